@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import pair
+from tests.kit.long import long
 from tests.kit.sandbox import needs_root, read_only
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def test_bundle_fetches_what_is_not_there(locked: Place, index: Index) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", ["pip", *long("uv")])
 def test_with_a_bundle_sync_offline_needs_no_network_at_all(locked: Place, installer: str) -> None:
     locked.run("bundle")
     words, env = read_only(locked.config)

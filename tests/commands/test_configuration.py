@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.kit import faulty, projects
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,7 +167,7 @@ def test_a_lock_names_the_keys_that_it_does_not_follow(place: Place, index: Inde
     )
 
 
-@pytest.mark.parametrize(("resolver", "installer"), [("pip-compile", "uv"), ("uv", "pip")])
+@pytest.mark.parametrize(("resolver", "installer"), [("pip-compile", "uv"), *long(("uv", "pip"))])
 def test_an_index_that_only_uv_is_configured_with_counts_for_everything(
     place: Place, index: Index, index_server: Server, tmp_path: Path, resolver: str, installer: str
 ) -> None:
@@ -231,7 +232,9 @@ def test_programs_of_the_working_directory_are_not_run(place: Place, index: Inde
         place.lock.unlink()
 
 
-@pytest.mark.parametrize(("resolver", "code"), [("pip-compile", 401), ("pip-compile", 410), ("uv", 403), ("uv", 410)])
+@pytest.mark.parametrize(
+    ("resolver", "code"), [("pip-compile", 401), ("uv", 403), *long(("pip-compile", 410), ("uv", 410))]
+)
 def test_an_index_that_denies_what_it_does_not_have_is_passed_over(
     place: Place, index: Index, resolver: str, code: int
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects, vllm
+from tests.kit.long import long
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def test_an_edited_local_source_is_found(healthy: Place) -> None:
     assert findings(healthy) == []
 
 
-@pytest.mark.parametrize("editable", [True, False])
+@pytest.mark.parametrize("editable", [True, *long(False)])
 def test_an_editable_plugin_whose_directory_is_gone_is_found(healthy: Place, *, editable: bool) -> None:
     project = projects.project(healthy.config / "mine", name="mine")
     healthy.write(f"plugins:\n  - {{name: mine, source: local, path: mine, editable: {str(editable).lower()}}}\n")

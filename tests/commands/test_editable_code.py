@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from vllm_plugins.documents import state as states
 from vllm_plugins.review import drift
 from vllm_plugins.startup.settings import Settings
@@ -64,9 +65,8 @@ def take_away(project: Path, what: str) -> None:
     ("what", "group", "alone"),
     [
         ("the directory", GROUPS[0], False),
-        ("its code", GROUPS[1], False),
-        ("its code", GROUPS[0], True),
         ("all but a file", GROUPS[1], True),
+        *long(("its code", GROUPS[1], False), ("its code", GROUPS[0], True)),
     ],
 )
 def test_no_command_says_up_to_date_where_the_code_of_an_editable_plugin_is_gone(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit import projects
 from tests.kit.interrupt import interrupt
+from tests.kit.long import long
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def test_nothing_is_written_if_locking_fails(locked: Place, words: tuple[str, ..
     assert locked.files() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *long(signal.SIGTERM, signal.SIGHUP)])
 def test_nothing_is_written_if_locking_is_interrupted(locked: Place, number: signal.Signals) -> None:
     note = locked.root / "building"
     project = projects.project(locked.config / "slow", name="slow")

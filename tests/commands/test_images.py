@@ -13,6 +13,7 @@ import packaging
 import pytest
 import yaml
 
+from tests.kit.long import long
 from tests.kit.sandbox import needs_root, read_only
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def test_push_needs_an_overlay_that_is_installed_and_unchanged(locked: Place) ->
     assert not os.path.exists(locked.root / "images/index.json")
 
 
-@pytest.mark.parametrize("login", ["me:s3cret-word", "s3cret-word", "${ME}:s3cret-word"])
+@pytest.mark.parametrize("login", ["me:s3cret-word", "${ME}:s3cret-word", *long("s3cret-word")])
 def test_a_manifest_with_a_password_is_not_pushed(locked: Place, login: str) -> None:
     """Not even in a comment. A variable, which is what the next step says, may stay."""
     text = locked.manifest.read_text()

@@ -376,7 +376,9 @@ def test_a_local_version_in_the_name_of_an_sdist(place: Place, index: Index) -> 
     assert "yanked" not in {item["check"] for item in done.json["findings"]}
 
 
-@pytest.mark.parametrize("options", [("--upgrade",), ("--upgrade-package", "two")])
+@pytest.mark.parametrize(
+    "options", [("--upgrade-package", "two"), pytest.param(("--upgrade",), marks=pytest.mark.long)]
+)
 def test_the_next_step_of_a_check_makes_the_lock_that_it_compares_with(
     place: Place, index: Index, options: tuple[str, ...]
 ) -> None:

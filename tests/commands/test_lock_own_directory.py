@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MANIFEST = "plugins:\n  - {name: tiny, source: local, path: .}\n"
 
 
-@pytest.fixture(params=["plain", "git", "tracked"])
+@pytest.fixture(params=["tracked", *long("plain", "git")])
 def home(request: pytest.FixtureRequest, place: Place, index: Index, templates: Templates) -> Place:
     """A place whose configuration lies in the project of the plugin ``tiny``, as does its store."""
     place.variables["VLLM_PLUGIN_REGISTRY_DIR"] = str(place.config / "store")

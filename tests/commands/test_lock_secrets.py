@@ -11,6 +11,7 @@ import pytest
 
 from tests.kit import projects
 from tests.kit.git_server import serve_https
+from tests.kit.long import long
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tests.kit.place import Place
 
 
-@pytest.mark.parametrize("password", ["hunter@2secret", "hunter'2sec]ret"])
+@pytest.mark.parametrize("password", ["hunter'2sec]ret", *long("hunter@2secret")])
 def test_no_part_of_a_password_leaves_the_manifest(place: Place, tmp_path: Path, password: str) -> None:
     repository = Repository.init(tmp_path / "served" / "tiny")
     projects.project(repository.path, name="tiny", entry_points={"vllm.logits_processors": {"bend": "tiny:Bend"}})

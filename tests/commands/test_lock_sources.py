@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from tests.kit.projects import Backend
 from tests.kit.repositories import Repository
 
@@ -269,7 +270,7 @@ def test_a_built_wheel_that_is_there_is_not_built_again(place: Place, repository
     assert wheels.items() <= place.files().items()
 
 
-@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("resolver", ["uv", *long("pip-compile")])
 def test_temporary_files_may_lie_below_a_name_that_the_locale_cannot_decode(
     place: Place, index: Index, tmp_path: Path, resolver: str
 ) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def test_a_dependency_by_url_is_refused(place: Place, index: Index, resolver: st
     assert not place.lock.exists()
 
 
-@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("resolver", ["uv", *long("pip-compile")])
 def test_a_dependency_by_the_path_of_a_wheel_is_refused(place: Place, resolver: str) -> None:
     wheel = projects.wheel(place.root / "away", "dep", "1.0")
     projects.project(place.config / "plug", name="plug", requires=[f"dep @ {wheel.as_uri()}"])
@@ -142,7 +143,7 @@ def test_a_dependency_by_another_url_than_that_of_the_plugin_names_both(
     assert not place.lock.exists()
 
 
-@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 @pytest.mark.parametrize("case", ["a ref", "a wheel"])
 def test_a_dependency_of_an_index_may_name_a_plugin_by_its_url(
     place: Place, index: Index, places: dict[str, str], case: str, resolver: str

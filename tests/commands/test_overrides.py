@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import vllm
+from tests.kit.long import long
 from tests.kit.place import Place
 from vllm_plugins.install import link
 
@@ -235,7 +236,7 @@ def test_without_an_override_the_error_says_what_to_write(world: Place) -> None:
     assert "uninstall" not in done.stderr
 
 
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("locale", ["C", *long("C.UTF-8")])
 def test_the_proposed_line_can_be_pasted(world: Place, locale: str) -> None:
     world.write("plugins:\n  - {name: tiny, source: pypi, package: tiny}\n")
     env = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import pair
+from tests.kit.long import long
 from vllm_plugins import __version__
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def test_a_command_does_the_same_in_a_new_interpreter(synced: Place, words: list
         assert (new.stdout, new.stderr) == (forked.stdout, forked.stderr)
 
 
-@pytest.mark.parametrize("resolver", ["uv", "pip-compile"])
+@pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 def test_a_lock_with_an_empty_cache_has_the_same_bytes(synced: Place, resolver: str) -> None:
     synced.lock.unlink()
     synced.run("lock", "--resolver", resolver)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from tests.kit.raw_wheel import RawWheel
 from vllm_plugins.packages import installers
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
 
-RESOLVERS = pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+RESOLVERS = pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 
 
 def _sync_with_both(place: Place) -> dict[str, dict[str, bytes]]:

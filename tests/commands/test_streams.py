@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import values
+from tests.kit.long import long
 from vllm_plugins import cli
 from vllm_plugins.cli import help as help_command
 from vllm_plugins.cli._process import endings
@@ -48,7 +49,7 @@ def test_a_command_ends_as_usual(bare_place: Place, words: str, code: int) -> No
     assert "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("redirection", ["2> /dev/full", "2> >(true)", "2>&1 | true"])
+@pytest.mark.parametrize("redirection", ["2> /dev/full", "2>&1 | true", *long("2> >(true)")])
 def test_messages_that_nobody_can_read_stop_no_command(bare_place: Place, redirection: str) -> None:
     bare_place.write("plugins: []\n")
     for words, code in (("lock", 0), ("sync", 0), ("status", 0), ("nonsense", 2), ("", 2)):

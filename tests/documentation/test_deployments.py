@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import check_jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -29,7 +28,9 @@ DIGEST = re.compile(r"[\w./-]+(:v[\d.]+)?@sha256:[0-9a-f]{64}")
 
 
 def check_schema(name: str, *paths: Path) -> None:
-    """In this process, as the program takes seconds to import what it needs."""
+    """In this process: the program takes seconds to import what it needs, and so would each process that collects tests."""
+    import check_jsonschema
+
     done = CliRunner().invoke(check_jsonschema.main, ["--builtin-schema", f"vendor.{name}", *map(str, paths)])
     assert done.exit_code == 0, done.output
 

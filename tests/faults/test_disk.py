@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from .worlds import World
 
-LOCK = ("-m", "vllm_plugins", "lock", "--resolver", "uv")
-SYNC = ("-m", "vllm_plugins", "sync", "--installer", "uv")
+MODULE = ("-m", "vllm_plugins")
+LOCK = (*MODULE, "lock", "--resolver", "uv")
+SYNC = (*MODULE, "sync", "--installer", "uv")
 START = ("-m", "tests.kit.loader", "general")
 POINTS = 100 if LONG else 3  # at which a disk fails, in each way and for each command
 COMMANDS = {"lock": LOCK, "sync": SYNC, "startup": START}
@@ -53,6 +54,9 @@ def preload(tmp_path: Path, world: World) -> Preload:
 
 
 def run(world: World, words: tuple[str, ...], env: dict[str, str] | None = None) -> Completed:
+    """With variables, which may name a library that the loader of a new process reads, in a new process."""
+    if env is None and words[: len(MODULE)] == MODULE:
+        return world.place.run(*words[len(MODULE) :], check=False)
     return world.place.python(*words, env=env, check=False, traceback=words is START)
 
 

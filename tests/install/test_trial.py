@@ -61,7 +61,9 @@ def test_a_trial_that_was_interrupted_is_not_repeated(place: Place) -> None:
     assert marker_of(place).failures
 
 
-@pytest.mark.parametrize("words", [("--no-load-check",), ("--load-check", "imports"), ()])
+@pytest.mark.parametrize(
+    "words", [("--load-check", "imports"), (), pytest.param(("--no-load-check",), marks=pytest.mark.long)]
+)
 def test_sync_ends_a_trial(place: Place, words: tuple[str, ...]) -> None:
     lock_plugin(place, GOOD)
     start(place, "install")

@@ -1,8 +1,12 @@
-"""Installing for tests whose subject is not the installer: with uv, from where pip would take it."""
+"""Installing for tests whose subject is not the installer: with uv, from where pip would take it.
+
+``python -m tests.kit.uv WORDS…`` is ``uv pip install WORDS…`` with the configuration of pip.
+"""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,3 +46,7 @@ def _run(*words: str, quiet: bool = True) -> subprocess.CompletedProcess[str]:
         env = programs.uv_environment(pip_config.read(), Path(directory))
         argv = [str(uv), *words, *(["--quiet"] if quiet else [])]
         return subprocess.run(argv, env=env, check=True, text=True, stderr=None if quiet else subprocess.PIPE)
+
+
+if __name__ == "__main__":
+    _run("pip", "install", *sys.argv[1:])

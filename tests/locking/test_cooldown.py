@@ -9,6 +9,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tests.kit import projects
+from tests.kit.long import long
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.packages import programs
 from vllm_plugins.packages.cooldown import Cooldown, upload_time
@@ -44,7 +45,7 @@ def write(place: Place, policy: str, version: str = "") -> None:
     )
 
 
-@pytest.mark.parametrize("resolver", ["uv", "pip-compile"])
+@pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 def test_an_older_release_is_taken_of_a_plugin_and_of_what_it_requires(
     place: Place, index: Index, teller: Teller, resolver: str
 ) -> None:

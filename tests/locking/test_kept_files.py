@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
 
-RESOLVERS = pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+RESOLVERS = pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 
 
 def build(index: Index, name: str, number: str, *, requires: tuple[str, ...] = (), tag: str = "py3-none-any") -> Path:

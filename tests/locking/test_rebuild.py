@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import inline_backend, projects
+from tests.kit.long import long
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def test_another_sdist_of_the_same_name(from_sdist: Place, index: Index) -> None
     assert from_sdist.files() == before
 
 
-@pytest.mark.parametrize("change", ["new", "earlier", "moved", "deleted"])
+@pytest.mark.parametrize("change", ["moved", "deleted", *long("new", "earlier")])
 def test_a_tag_that_gives_the_locked_commit_another_version_is_named(
     place: Place, repository: Repository, change: str
 ) -> None:

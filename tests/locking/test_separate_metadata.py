@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import faulty
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("fault", [faulty.status(404), faulty.noise], ids=["missing", "other bytes"])
-@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 def test_wrong_separate_metadata_does_not_stop_a_lock(
     place: Place, index: Index, resolver: str, fault: Callable[[Reply], None]
 ) -> None:

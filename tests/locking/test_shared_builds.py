@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects, vllm
+from tests.kit.long import long
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _with_torch(place: Place, version: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("offered", ["2.12.0", "2.15.0"])
+@pytest.mark.parametrize("offered", ["2.12.0", *long("2.15.0")])
 def test_for_another_base_its_torch_is_fetched(place: Place, index: Index, kernel: Path, offered: str) -> None:
     """Built here, for a snapshot of an environment with a torch that is not the one here."""
     for version in ("2.12.0", "2.15.0", "2.16.0"):
@@ -147,7 +148,7 @@ def _requires(kernel: Path, *requirements: str) -> None:
     path.write_text(path.read_text().replace('requires = ["torch"]\nbuild', f"requires = {[*requirements]!r}\nbuild"))
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", ["uv", *long("pip")])
 def test_what_a_build_requirement_needs_of_torch_is_the_bases_too(
     place: Place, index: Index, kernel: Path, installer: str
 ) -> None:

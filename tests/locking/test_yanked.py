@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.kit import faulty
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
 
 
-@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("resolver", ["pip-compile", *long("uv")])
 def test_a_yanked_release_is_locked_where_it_is_required_exactly_or_locked_already(
     place: Place, index: Index, resolver: str
 ) -> None:

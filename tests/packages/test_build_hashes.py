@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from vllm_plugins.core.errors import BuildError, HashMismatch
 from vllm_plugins.documents.manifest import LocalSource, Plugin
 from vllm_plugins.packages import installers
@@ -24,7 +25,7 @@ Build = Callable[..., BuiltWheel]
 NEEDY = Plugin(name="needy", source=LocalSource(path="needy"), build_requires=("helper",))
 
 
-@pytest.fixture(params=["pip", "uv"])
+@pytest.fixture(params=["pip", *long("uv")])
 def build(request: pytest.FixtureRequest, tmp_path: Path, index: Index) -> Build:
     """Build a project that imports a package of the index, which requires another one."""
     index.wheel("helper", modules={"helper.py": "import second\n"}, requires=["second"])

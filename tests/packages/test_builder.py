@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from tests.kit.projects import Backend
 from tests.kit.repositories import Repository
 from vllm_plugins.core.errors import BuildError
@@ -216,7 +217,7 @@ def test_a_build_that_asks_git_is_told_of_its_own_repository_in_a_hook_of_anothe
         assert archive.read("asked.py").decode() == repr([commit, ""])
 
 
-@pytest.mark.parametrize("editable", ["false", "true"])
+@pytest.mark.parametrize("editable", ["false", *long("true")])
 def test_the_warnings_of_a_backend_are_shown_with_verbose_only(place: Place, tmp_path: Path, editable: str) -> None:
     project = projects.project(tmp_path / "mine", name="tiny")
     warning = "import warnings\nwarnings.warn('a package would be ignored')\n"

@@ -13,6 +13,7 @@ import pytest
 
 from tests.kit import gateway, projects
 from tests.kit.canary import CANARY
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def test_the_metadata_of_a_wheel_is_requested_once(place: Place, index: Index) -
 
 
 @INSTALLERS
-@pytest.mark.parametrize("how", ["url", "netrc"])
+@pytest.mark.parametrize("how", ["netrc", *long("url")])
 def test_an_index_may_require_tls_and_a_login(
     place: Place, index: Index, tmp_path: Path, how: str, installer: str
 ) -> None:

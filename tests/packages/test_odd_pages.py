@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import loopback, projects
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +109,7 @@ def assert_both_are_installed(place: Place) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], *long(*KINDS[1:])])
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_each_resolver_and_installer_takes_the_files_of_odd_pages(
     place: Place, tmp_path: Path, kind: str, installer: str
@@ -126,7 +127,7 @@ def test_each_resolver_and_installer_takes_the_files_of_odd_pages(
     assert_both_are_installed(place)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], *long(*KINDS[1:])])
 def test_a_lock_that_a_resolver_has_to_ask_the_index_for_is_made_or_says_why_not(
     place: Place, tmp_path: Path, kind: str
 ) -> None:
@@ -170,7 +171,7 @@ def test_another_file_than_the_locked_one_is_not_fetched(place: Place, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["relative base", "unknown charset", "compressed wheels"])
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", ["pip", *long("uv")])
 def test_what_is_locked_can_be_installed_whatever_the_installer_says_of_the_index(
     place: Place, tmp_path: Path, kind: str, installer: str
 ) -> None:

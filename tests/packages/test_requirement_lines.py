@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def test_a_requirement_that_pip_can_not_read_is_not_valid(line: str) -> None:
     assert list(requirement_lines.valid(["first", line, "last"])) == ["first", "last"]
 
 
-@pytest.mark.parametrize("kind", ["index", "sdist", "local"])
+@pytest.mark.parametrize("kind", ["sdist", *long("index", "local")])
 def test_a_marker_that_uv_can_not_read_is_locked_with_both_resolvers(place: Place, index: Index, kind: str) -> None:
     requires = ["helper; python_version === '3.11' or python_version >= '3'", "missing; python_version === '2.7'"]
     index.wheel("helper")

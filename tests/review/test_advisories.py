@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import loopback, values
+from tests.kit.long import long
 from vllm_plugins.review import advisories
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def serve() -> Iterator[Service]:
 
 
 @pytest.mark.parametrize("variable", [True, False])
-@pytest.mark.parametrize("other", ["machine localhost", "default"])
+@pytest.mark.parametrize("other", ["default", *long("machine localhost")])
 def test_a_host_to_which_a_service_redirects_gets_no_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, *, variable: bool
 ) -> None:

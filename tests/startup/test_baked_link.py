@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit.long import long
 from tests.kit.sandbox import needs_root, read_only
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_a_baked_store_needs_no_home_no_capability_no_network_and_no_writable_di
     assert "Verified " in done.stderr
 
 
-@pytest.mark.parametrize("how", ["raises", "stale"])
+@pytest.mark.parametrize("how", ["raises", *long("stale")])
 def test_a_process_without_plugins_has_no_linked_ones(own: Place, index: Index, how: str) -> None:
     modules = {**MODULES, "bad.py": "import os\ndef register():\n    assert os.environ.get('GOOD')\n"}
     points = {**POINTS, "vllm.general_plugins": {"a-bad": "bad:register", "tiny": "tiny:register"}}
@@ -203,8 +204,8 @@ def test_a_link_whose_store_was_moved_is_reported_as_one_to_another_store(own: P
     )
 
 
-@pytest.mark.parametrize("command", ["script", "module"])
-@pytest.mark.parametrize("files", ["code", "path file", "in front"])
+@pytest.mark.parametrize("command", ["script", *long("module")])
+@pytest.mark.parametrize("files", ["code", "path file", *long("in front")])
 def test_what_somebody_puts_into_a_linked_overlay_does_not_run_in_what_verifies_it(
     own: Place, index: Index, command: str, files: str
 ) -> None:

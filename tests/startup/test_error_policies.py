@@ -5,11 +5,12 @@ import hashlib
 import re
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.kit import projects, templates
+from tests.kit.long import long
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def make_uncallable(place: Place) -> str:
 
 
 INSTALLED = [make_unimportable, make_raising, make_pointless, make_uncallable]
-FAULTS = [make_stale, make_corrupt, make_edited, make_missing, make_wrong_hash, *INSTALLED]
+FAULTS: list[Any] = [make_stale, make_corrupt, make_edited, make_missing, make_wrong_hash]
+FAULTS += [make_unimportable, make_raising, *long(make_pointless, make_uncallable)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,7 +341,7 @@ def test_previous_passes_over_the_overlay_whose_files_are_changed(place: Place) 
     assert f"going on with the previous overlay, {older}" in done.stderr
 
 
-@pytest.mark.parametrize("syncs", [False, True])
+@pytest.mark.parametrize("syncs", [False, *long(True)])
 def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place: Place, syncs: bool) -> None:
     """What could not be installed then may be there now: the processes of one server have the same plugins."""
     (wheel,) = place.wheels.iterdir()

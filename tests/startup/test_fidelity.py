@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import projects
+from tests.kit.long import long
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +127,9 @@ DISABLED = [
 ]
 
 
-@pytest.mark.parametrize("module", [NESTED, NESTED.replace("loader.platform()", "pass")], ids=["nested", "simple"])
+@pytest.mark.parametrize(
+    "module", [NESTED, *long(NESTED.replace("loader.platform()", "pass"))], ids=["nested", "simple"]
+)
 def test_a_disabled_hook_does_nothing_with_a_linked_overlay(own: Place, module: str) -> None:
     lock(own, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=module)
     own.run("sync", "--bake", env={"LOAD_CHECK": "1"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import inline_backend, projects
+from tests.kit.long import long
 from tests.kit.sandbox import needs_root, no_execution
 from vllm_plugins.packages._net import keyring
 
@@ -31,7 +32,7 @@ def loud(own: Place) -> Place:
     return own
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", ["pip", *long("uv")])
 def test_the_first_start_installs(loud: Place, installer: str) -> None:
     done = loud.python("-m", "tests.kit.loader", "general", env={"VLLM_PLUGIN_INSTALLER": installer})
     assert "the plugin ran" in done.stdout

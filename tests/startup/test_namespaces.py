@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import vllm as stand_in
+from tests.kit.long import long
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def world(tmp_path: Path, index: Index, vllm: Path, cached: Path, kind: str) -> 
     return place
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["pkgutil", "path file", *long("pkg_resources")])
 def test_both_parts_are_found_and_that_of_the_base_first(
     tmp_path: Path, index: Index, vllm: Path, cached: Path, kind: str
 ) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit.long import long
+
 from . import plugins
 from .plugins import events
 from .server import fails, serve
@@ -75,8 +77,8 @@ BROKEN: dict[str, tuple[Callable[[Place], None], str, str | None]] = {
 }
 
 
-# The other two differ from the first in the message alone, which tests/startup has.
-KINDS = ("import", "register", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("symbol", "nothing")))
+# The others differ from the first in the message alone, which tests/startup has.
+KINDS = ("import", *long("register", "symbol", "nothing"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,10 +90,15 @@ def test_fail_stops_the_server_and_names_plugin_entry_point_and_cause(world: Pla
     assert words[1:] == [line for line in (WHERE, found, NEXT) if line is not None]
 
 
-def test_previous_and_continue(world: Place, model: Path) -> None:
+def write_failing_later(world: Place) -> None:
+    """A plugin that works and is installed, and then another lock of it, which does not work."""
     plugins.write_one(world, GOOD)
     world.run("sync")
     plugins.write_one(world, "def register():\n    raise ValueError('not today')\n")
+
+
+def test_previous_goes_on_with_the_plugins_that_worked(world: Place, model: Path) -> None:
+    write_failing_later(world)
     with serve(world, model, VLLM_PLUGIN_ON_ERROR="previous") as server:
         server.complete()
         log = server.log.read_text(errors="replace")
@@ -100,6 +107,11 @@ def test_previous_and_continue(world: Place, model: Path) -> None:
     found = events(world)
     assert {"MainProcess", "EngineCore", "VllmWorker-0"} <= set(found)
     assert all(seen.count("good") == 1 for seen in found.values()), found
+
+
+@pytest.mark.long
+def test_continue_goes_on_without_plugins(world: Place, model: Path) -> None:
+    write_failing_later(world)
     with serve(world, model, VLLM_PLUGIN_ON_ERROR="continue") as server:
         server.complete()
         log = server.log.read_text(errors="replace")
@@ -136,8 +148,8 @@ def wrong_hash(world: Place) -> str:
     return f"HashMismatch: the wheel {wheel.name} is not the locked one [hash-mismatch]"
 
 
-# tests/startup has the other two without a server.
-FAULTS = (stale, wrong_hash, *(pytest.param(fault, marks=pytest.mark.long) for fault in (missing, other_base)))
+# tests/startup has the others without a server.
+FAULTS = (stale, *long(wrong_hash, missing, other_base))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit.long import long
+
 from . import plugins
 from .conftest import PROCESSES
 from .plain import plain
 from .server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from tests.kit.place import Place
@@ -27,11 +28,6 @@ ORDERS = [
     ("platform", "general", "forkserver", "platform", "general"),
     ("general", "platform", "spawn", "general", "platform"),
 ]
-
-
-def long(values: Iterable[Any]) -> list[Any]:
-    """Cases that ``tox -e vllm-long`` runs, and CI does not."""
-    return [pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 def processes(world: Place, *words: str, **env: str) -> tuple[Any, list[set[str]], list[str]]:
@@ -67,7 +63,9 @@ def top(world: Place) -> Place:
     return world
 
 
-@pytest.mark.parametrize("words", [ORDERS[0], *long(ORDERS[1:])], ids="-".join)
+@pytest.mark.parametrize(
+    "words", [ORDERS[0], *(pytest.param(order, marks=pytest.mark.long) for order in ORDERS[1:])], ids="-".join
+)
 def test_a_platform_plugin_that_imports_vllm_at_its_top(top: Place, bare: Path, words: tuple[str, ...]) -> None:
     expected, in_plain, _ = processes(plain(top, bare), *words)
     found, in_ours, often = processes(top, *words)
@@ -99,7 +97,7 @@ GROUPS = (
 ALLOWED = "vllm_plugins,probe_git,probe_io,probe_stats,probe_local,probe_asked,probe_endpoint"
 
 
-@pytest.mark.parametrize("allowed", [None, *long([ALLOWED, "vllm_plugins,probe_git", "vllm_plugins"])])
+@pytest.mark.parametrize("allowed", [None, *long(ALLOWED, "vllm_plugins,probe_git", "vllm_plugins")])
 def test_every_group_in_every_process(three: Place, bare: Path, allowed: str | None) -> None:
     """On the first start, which installs, and on the second one; in processes of each start method."""
     env = {} if allowed is None else {"VLLM_PLUGINS": allowed}

@@ -90,6 +90,7 @@ def other_lock(world: Place) -> dict[str, str]:
     return there
 
 
+@pytest.mark.long  # test_nodes.py has it with a server
 def test_a_node_with_another_lock_stops_the_group(installed: Place) -> None:
     message = "rank 1 on node node-1 has another lock than rank 0 on node node-0"
     with group(installed, other_lock(installed)) as ranks:
