@@ -137,7 +137,7 @@ def test_further_requirements_of_a_build_are_pinned_in_the_lock(world: Place, tm
     assert package["tool"]["vllm-plugins"]["built-with"] == ["helper==2.0"]
 
 
-def test_the_next_steps_of_refusals_lead_on(world: Place, tmp_path: Path) -> None:
+def test_the_next_steps_of_refusals_lead_on(world: Place, index: Index, tmp_path: Path) -> None:
     path = project(tmp_path / "needy")
     source = f"source: local, path: '{path}'"
 
@@ -167,4 +167,10 @@ def test_the_next_steps_of_refusals_lead_on(world: Place, tmp_path: Path) -> Non
     step = "write `build: {requires: [helper]}` for plugin 'needy' in plugins.yaml, with the package that has this module"
     assert f"  next: {step}\n" in refused("enabled: true")
     write(world, source, "build: {requires: [helper]}")
+    world.run("lock")
+    project(tmp_path / "needy", "import pkg_resources\n")
+    assert "  next: write `build: {requires: ['setuptools<82']}` for plugin 'needy' in" in refused("enabled: true")
+    index.wheel("setuptools", "81.0", modules={"pkg_resources.py": ""})
+    index.wheel("setuptools", "82.0", modules={"setuptools.py": ""})
+    write(world, source, "build: {requires: ['setuptools<82']}")
     world.run("lock")

@@ -157,6 +157,8 @@ RUN = {
     "fix the repository until `git status` works in that directory": f"{TAKEN}"
     "a_repository_around_a_local_plugin_is_fixed",
     "change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "check your access to the submodules of plugin {…}, whose addresses are in .gitmodules of the repository, with git ls-remote": f"{TAKEN}"
+    "a_submodule_is_fetched_from_a_place_that_can_be_reached",
     "give plugin {…} a `ref` in plugins.yaml, or change the default branch at the server": GIT,
     "ask the authors of plugin {…} to put {…} into the repository, or change `ref` in plugins.yaml to a commit that has it": f"{TAKEN}"
     "a_build_reads_a_file_that_its_repository_lacks",
@@ -204,6 +206,7 @@ RUN = {
     "find out who changed it; if the file is right, build and lock again, and review the change: vllm-plugins lock --upgrade-package {…}": BUILD_HASHES,
     "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
     "write `build: {requires: [{…}]}` for plugin {…} in plugins.yaml, with the package that has this module": BUILDS,
+    "write `build: {requires: ['{…}']}` for plugin {…} in plugins.yaml": BUILDS,
     "remove {…} from `with-base` in plugins.yaml, or correct its name": BUILDS,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,

@@ -194,6 +194,43 @@ def test_the_entry_of_a_git_plugin_is_corrected(place: Place, repository: Reposi
     place.run("lock")
 
 
+def test_a_requirement_that_only_the_repository_of_its_plugin_has_becomes_a_plugin(
+    place: Place, tmp_path: Path
+) -> None:
+    repository = Repository.init(tmp_path / "mono")
+    projects.project(tmp_path / "mono/tiny", name="tiny", entry_points=POINTS, modules=MODULES, requires=["core"])
+    projects.project(tmp_path / "mono/core", name="core")
+    repository.commit()
+    write(place, tiny := git(repository, subdirectory="tiny"))
+    step = (
+        "set `enabled: false` for plugin 'tiny' in plugins.yaml; or, if a git repository or a directory has it, make "
+        "core a plugin of its own in plugins.yaml; "
+    )
+    fails(place, step, "lock")
+    write(place, tiny, {**git(repository, subdirectory="core"), "name": "core"})
+    place.run("lock")
+    assert place.versions == {"tiny": "1.0", "core": "1.0"}
+
+
+def test_a_submodule_is_fetched_from_a_place_that_can_be_reached(place: Place, repository: Repository) -> None:
+    inner = Repository.init(repository.path.parent / "inner")
+    inner.commit(files={"words.txt": "words"})
+    repository.submodule(inner, "inner")
+    repository.commit()
+    inner.path.rename(away := inner.path.with_name("away"))
+    step = (
+        "check your access to the submodules of plugin 'tiny', whose addresses are in .gitmodules of the repository, "
+        "with git ls-remote"
+    )
+    fails(place, step, "lock", "--upgrade")
+    done = place.run("lock", "--upgrade", check=False)
+    assert inner.url in done.stderr
+    assert "does not appear to be a git repository" in done.stderr
+    away.rename(inner.path)
+    subprocess.run(["git", "ls-remote", inner.url], env=git_environment(), check=True, capture_output=True)
+    place.run("lock", "--upgrade")
+
+
 def test_a_build_reads_a_file_that_its_repository_lacks(place: Place, tmp_path: Path) -> None:
     repository = Repository.init(tmp_path / "mono")
     project = projects.project(tmp_path / "mono/python", name="tiny", entry_points=POINTS, modules=MODULES)

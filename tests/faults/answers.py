@@ -21,7 +21,8 @@ from vllm_plugins.packages import attestations, metadata, pip_config
 from vllm_plugins.packages._configuration import pip_files, pip_program, uv_files
 from vllm_plugins.packages._net import keyring, session
 from vllm_plugins.packages.images import _docker_logins, layout
-from vllm_plugins.review import _provenance, advisories
+from vllm_plugins.review import advisories
+from vllm_plugins.review._audit import provenance
 from vllm_plugins.sources import _git, _listing, git_refs, pyproject
 from vllm_plugins.sources.git_url import Remote
 from vllm_plugins.startup import _vllm_cache, last_failure, overlay
@@ -71,7 +72,7 @@ def _json(data: bytes) -> None:
         assert str(PluginsError.from_dict(document))
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         advisories._parse(document, [])
-    assert all(isinstance(name, str) for name in _provenance._publishers(document, _SHA256))
+    assert all(isinstance(name, str) for name in provenance._publishers(document, _SHA256))
     if attestations.is_available():
         with contextlib.suppress(errors.AttestationMismatch):
             attestations.verify(document, filename="tiny-1.0-py3-none-any.whl", sha256=_SHA256)

@@ -66,6 +66,14 @@ def test_a_module_is_of_the_base_or_of_an_index() -> None:
     assert not missing.is_of_system(fetched.what)
 
 
+def test_the_package_of_a_module_with_another_name_is_named() -> None:
+    """A package of the name of the module would be somebody else's."""
+    lines = ["ModuleNotFoundError: No module named 'pkg_resources'"]
+    found = missing.find(lines, "tiny", base_has=lambda _: False)
+    assert found is not None
+    assert found.next_step == "write `build: {requires: ['setuptools<82']}` for plugin 'tiny' in plugins.yaml"
+
+
 def test_another_failure_is_not_explained() -> None:
     assert missing.find(["error: expected ';'"], "tiny", base_has=lambda _: True) is None
     assert not missing.is_of_system(None)

@@ -19,9 +19,10 @@ from vllm_plugins.documents.lock import CommitSha, Lock, Override, Package
 from vllm_plugins.documents.policy import CHECKS, Accepted, Level, Policy
 from vllm_plugins.packages import attestations
 from vllm_plugins.packages.simple_api import File
-from vllm_plugins.review import _lock_checks, _provenance, advisories, audit
-from vllm_plugins.review._auditor import Auditor, Finding, NotRun
-from vllm_plugins.review._provenance import Published
+from vllm_plugins.review import advisories
+from vllm_plugins.review._audit import index_checks, lock_checks, provenance
+from vllm_plugins.review._audit.auditor import Auditor, Finding, NotRun
+from vllm_plugins.review._audit.provenance import Published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +67,7 @@ def told(found: Iterable[Finding | NotRun]) -> list[tuple[str, str]]:
 def of_index(
     tmp_path: Path, found: Published, package: Package | None = None, **policy: Any
 ) -> list[tuple[str, str]]:
-    every = list(audit._published(auditor(tmp_path, **policy), package or values.package(), found))
+    every = list(index_checks._published(auditor(tmp_path, **policy), package or values.package(), found))
     assert all(item.package == "tiny" for item in every if item.check != "attestation")  # that is of every package
     findings = [item for item in every if isinstance(item, Finding)]
     assert all(" " in text for item in findings for text in (item.what, item.next_step))
@@ -92,7 +93,7 @@ def of_index(
         ({"identities": (ADA,)}, [("publisher", "fail")]),
         ({"is_verified": False, "publishers": ("GitHub ada/tiny",)}, [("attestation", "not run")]),
         ({"is_verified": False, "invalid": ("x",), "identities": (EVE,)}, []),
-        ({"none": True, "changed": ("x",)}, [(check, "not run") for check in audit._OF_INDEX]),
+        ({"none": True, "changed": ("x",)}, [(check, "not run") for check in index_checks.OF_INDEX]),
     ],
 )  # fmt: skip
 def test_what_an_index_says_is_a_finding(
@@ -141,7 +142,7 @@ REPORT = "don't use that file until you know why: report it to the index and to 
 def test_each_finding_of_an_index_says_what_is_and_what_to_do(
     tmp_path: Path, fields: dict[str, Any], what: str, step: str
 ) -> None:
-    (found,) = audit._published(auditor(tmp_path), values.package(), published(**fields))
+    (found,) = index_checks._published(auditor(tmp_path), values.package(), published(**fields))
     assert isinstance(found, Finding)
     assert (found.what, found.next_step) == (what, step)
 
@@ -149,7 +150,7 @@ def test_each_finding_of_an_index_says_what_is_and_what_to_do(
 def test_another_publisher_is_named_with_the_one_of_the_lock(tmp_path: Path) -> None:
     package = values.package(identities=(ADA,))
     for there, words in (((EVE,), "GitHub eve/tiny release.yml"), ((), "no attestation")):
-        (found,) = audit._published(auditor(tmp_path), package, published(identities=there))
+        (found,) = index_checks._published(auditor(tmp_path), package, published(identities=there))
         assert isinstance(found, Finding)
         assert found.what == f"has another publisher: {words}; the lock says GitHub ada/tiny release.yml"
         assert found.next_step == "find out why, before you use it"
@@ -170,10 +171,10 @@ def test_another_publisher_is_named_with_the_one_of_the_lock(tmp_path: Path) -> 
 def test_each_check_of_an_index_that_did_not_run_says_why(
     tmp_path: Path, fields: dict[str, Any], check: str, why: str
 ) -> None:
-    (found,) = audit._published(auditor(tmp_path, required=(check,)), values.package(), published(**fields))
+    (found,) = index_checks._published(auditor(tmp_path, required=(check,)), values.package(), published(**fields))
     assert isinstance(found, NotRun)
     assert (found.check, found.why, found.demanded) == (check, why, True)
-    nowhere = list(audit._published(auditor(tmp_path), values.package(), published(none=True)))
+    nowhere = list(index_checks._published(auditor(tmp_path), values.package(), published(none=True)))
     assert {item.why for item in nowhere if isinstance(item, NotRun)} == {"none of its locked files is at an index"}
 
 
@@ -247,7 +248,7 @@ def test_a_finding_names_its_package_and_who_needs_it(tmp_path: Path) -> None:
 
 
 def of_lock(tmp_path: Path, lock: Lock, **fields: Any) -> list[str]:
-    found = list(_lock_checks.run(auditor(tmp_path, lock, **fields)))
+    found = list(lock_checks.run(auditor(tmp_path, lock, **fields)))
     for item in found:
         is_whole = item.check in ("contradiction", "policy-changed")
         assert (item.package == "plugins.lock") is is_whole
@@ -309,36 +310,36 @@ def test_what_a_lock_says_of_itself_is_a_finding(tmp_path: Path) -> None:
             ("contradiction", "plugin 'tiny': its `loads` is tiny:A; plugins.yaml says nothing", changed),
         ),
     ):
-        (found,) = _lock_checks.run(auditor(tmp_path, lock))
+        (found,) = lock_checks.run(auditor(tmp_path, lock))
         assert (found.check, found.what, found.next_step) == expected
         assert of_lock(tmp_path, lock) == [expected[0]]
     editable = plugin.replace(source="local", requested="../tiny", editable=True, project_sha256=HASH)
     text = "plugins:\n  - {name: tiny, source: local, path: ../tiny, editable: true}\n"
     lock = values.lock(values.package(wheels=(), directory="../tiny"), plugins=(editable,), manifest=text)
     assert of_lock(tmp_path, lock, text=text) == ["unhashed"]
-    (found,) = _lock_checks.run(auditor(tmp_path, lock, text))
+    (found,) = lock_checks.run(auditor(tmp_path, lock, text))
     assert found.what == "is editable: ../tiny has no hash, and is used as it is when vLLM starts"
     assert found.next_step == "remove `editable: true` in plugins.yaml, then run vllm-plugins lock"
     text = values.MANIFEST + "overrides:\n  - {package: dep, version: '>=1', reason: new}\n"
     lock = values.lock(values.package(), values.package("dep"), overrides=(override,), manifest=text)
-    (found,) = _lock_checks.run(auditor(tmp_path, lock, text))
+    (found,) = lock_checks.run(auditor(tmp_path, lock, text))
     assert (found.check, found.package) == ("override", "dep")
     assert found.what == "overrides 0.9 of the vLLM environment (new); vllm of it requires <1"
     assert found.next_step == (
         "review the reason; remove it from `overrides` in plugins.yaml once the environment has such a version"
     )
     two = (override.replace(against=(("vllm", "<1"), ("other", "==0.9"))),)
-    (found,) = _lock_checks.run(auditor(tmp_path, lock.replace(overrides=two), text))
+    (found,) = lock_checks.run(auditor(tmp_path, lock.replace(overrides=two), text))
     assert found.what.endswith("(new); vllm of it requires <1, other of it requires ==0.9")
     alone = (override.replace(against=()),)
-    (found,) = _lock_checks.run(auditor(tmp_path, lock.replace(overrides=alone), text))
+    (found,) = lock_checks.run(auditor(tmp_path, lock.replace(overrides=alone), text))
     assert found.what == "overrides 0.9 of the vLLM environment (new)"
 
 
 def test_a_wheel_that_was_built_with_packages_of_which_no_hash_is_known_is_a_finding(tmp_path: Path) -> None:
     local = (values.wheel(url=None),)
     built = values.package(wheels=local, sdist_sha256=HASH, built_with=("flit-core==3.12.0", "wheel==1.0"))
-    found = list(_lock_checks.run(auditor(tmp_path, values.lock(built))))
+    found = list(lock_checks.run(auditor(tmp_path, values.lock(built))))
     assert [(item.check, item.level) for item in found] == [("unhashed", "fail"), ("no-wheel", "warn")]
     assert found[0].what == ("was built with packages of which the lock has no hash: flit-core==3.12.0, wheel==1.0")
     assert found[0].next_step == "run vllm-plugins lock, and review the difference"
@@ -352,7 +353,7 @@ def test_a_finding_about_one_package_hides_no_other(tmp_path: Path) -> None:
     more = values.package("more", wheels=(values.wheel("more", url=None),), find_links=True)
     (plugin,) = values.lock().plugins
     editable = plugin.replace(source="local", requested="../tiny", editable=True, project_sha256=HASH)
-    found = _lock_checks.run(auditor(tmp_path, values.lock(first, dep, more, plugins=(editable,)), None))
+    found = lock_checks.run(auditor(tmp_path, values.lock(first, dep, more, plugins=(editable,)), None))
     assert [(item.check, item.package) for item in found] == [
         ("unhashed", "tiny"),
         ("no-wheel", "dep"),
@@ -376,30 +377,30 @@ def test_an_override_that_can_not_be_is_a_contradiction(
     override = Override(**{"package": NAME(name), **honest, **fields})
     installed = values.package(dependencies=(NAME("dep" if name == "gone" else name),))
     lock = values.lock(installed, values.package("dep" if name == "gone" else name), overrides=(override,))
-    found = list(_lock_checks.run(auditor(tmp_path, lock, None)))
+    found = list(lock_checks.run(auditor(tmp_path, lock, None)))
     assert [item.check for item in found] == ["contradiction", "override"]
     assert found[0].what.startswith(what)
 
 
 def test_a_lock_is_compared_with_plugins_yaml(tmp_path: Path) -> None:
     forged = values.lock(plugins=(values.lock().plugins[0].replace(requested="tiny>=9"),))
-    (found,) = _lock_checks.run(auditor(tmp_path, forged))
+    (found,) = lock_checks.run(auditor(tmp_path, forged))
     assert found.what == "plugin 'tiny': its requirement is tiny>=9; plugins.yaml says tiny"
     assert found.next_step.startswith("find out who changed the lock and why; ")
     assert of_lock(tmp_path, forged) == ["contradiction"]
     assert of_lock(tmp_path, forged, text=None) == []
     other = values.MANIFEST.replace("name: tiny", "name: other")
-    (found,) = _lock_checks.run(auditor(tmp_path, values.lock(), other))
+    (found,) = lock_checks.run(auditor(tmp_path, values.lock(), other))
     assert (found.check, found.what) == ("contradiction", "was not made from this plugins.yaml")
     assert found.next_step == "run vllm-plugins lock, and review the difference"
     accepted = (manifest.parse(other.encode(), Path("plugins.yaml")).sha256,)
-    (found,) = _lock_checks.run(auditor(tmp_path, values.lock(accepted_manifests=accepted), other))
+    (found,) = lock_checks.run(auditor(tmp_path, values.lock(accepted_manifests=accepted), other))
     assert (found.check, found.what) == ("contradiction", "was rolled back: plugins.yaml has changed since")
 
 
 def test_a_policy_from_elsewhere_shows_that_the_one_of_plugins_yaml_differs(tmp_path: Path) -> None:
     weak = values.MANIFEST + "policy: {yanked: ignore}\n"
-    (found,) = _lock_checks.run(auditor(tmp_path, values.lock(), weak))
+    (found,) = lock_checks.run(auditor(tmp_path, values.lock(), weak))
     assert (found.check, found.level) == ("policy-changed", "warn")
     assert found.what == "plugins.yaml has another policy than the one of this audit"
     assert found.next_step == "review the change of `policy:` in plugins.yaml"
@@ -432,7 +433,7 @@ def file(**fields: Any) -> File:
 
 def read(*files: File, package: Package | None = None, documents: dict[str, Any] | None = None) -> Published:
     pages: Any = Pages(*files, documents=documents)
-    return _provenance.read(package or values.package(), pages)
+    return provenance.read(package or values.package(), pages)
 
 
 def test_a_locked_file_is_found_by_its_name_and_hash() -> None:
@@ -473,14 +474,14 @@ def test_a_package_without_a_file_of_an_index_has_none() -> None:
     assert read(late).wheel is None
 
 
-def provenance(digest: str, **publisher: str) -> Any:
+def provenance_of(digest: str, **publisher: str) -> Any:
     statement = base64.b64encode(json.dumps({"subject": [{"digest": {"sha256": digest}}]}).encode()).decode()
     attestation = {"envelope": {"statement": statement}}
     return {"attestation_bundles": [{"publisher": publisher, "attestations": [attestation]}]}
 
 
 def test_an_attestation_that_does_not_verify_is_reported() -> None:
-    document = provenance(HASH, kind="GitHub", repository="ada/tiny")
+    document = provenance_of(HASH, kind="GitHub", repository="ada/tiny")
     found = read(file(provenance="there"), documents={"there": document})
     if attestations.is_available():
         (line,) = found.invalid
@@ -518,12 +519,17 @@ def test_each_file_is_verified_by_its_own_name_and_hash(monkeypatch: pytest.Monk
 
 def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attestations, "is_available", lambda: False)
-    document = provenance(HASH, kind="GitHub", repository="ada/tiny", workflow="release.yml")
+    document = provenance_of(HASH, kind="GitHub", repository="ada/tiny", workflow="release.yml")
     found = read(file(provenance="there"), documents={"there": document})
     assert (found.publishers, found.is_verified, found.unattested) == (
         ("GitHub ada/tiny release.yml (not verified)",), False, (),
     )  # fmt: skip
-    others: list[Any] = [provenance("b" * 64, kind="GitHub"), {}, [], {"attestation_bundles": [5, {"publisher": 5}]}]
+    others: list[Any] = [
+        provenance_of("b" * 64, kind="GitHub"),
+        {},
+        [],
+        {"attestation_bundles": [5, {"publisher": 5}]},
+    ]
     for other in others:
         assert read(file(provenance="there"), documents={"there": other}).publishers == ()
 
@@ -542,10 +548,10 @@ def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pyte
     ],
 )
 def test_a_publisher_is_named_in_one_line_without_the_extra(publisher: Any, expected: str | None) -> None:
-    document = provenance(HASH)
+    document = provenance_of(HASH)
     document["attestation_bundles"][0]["publisher"] = publisher
     document["attestation_bundles"].insert(0, {"publisher": {"kind": "other"}, "attestations": []})
-    assert _provenance._publishers(document, HASH) == ({expected} if expected else set())
+    assert provenance._publishers(document, HASH) == ({expected} if expected else set())
 
 
 @pytest.mark.parametrize(
@@ -566,12 +572,12 @@ def test_a_publisher_is_named_in_one_line_without_the_extra(publisher: Any, expe
     ],
 )
 def test_a_statement_that_can_not_be_read_is_about_no_file(envelope: Any) -> None:
-    document = provenance(HASH, kind="GitHub")
+    document = provenance_of(HASH, kind="GitHub")
     attestations_ = document["attestation_bundles"][0]["attestations"]
     attestations_[0]["envelope"] = envelope
-    assert _provenance._publishers(document, HASH) == set()
-    attestations_ += [5, *provenance(HASH)["attestation_bundles"][0]["attestations"]]
-    assert _provenance._publishers(document, HASH) == {"GitHub"}
+    assert provenance._publishers(document, HASH) == set()
+    attestations_ += [5, *provenance_of(HASH)["attestation_bundles"][0]["attestations"]]
+    assert provenance._publishers(document, HASH) == {"GitHub"}
 
 
 def test_without_the_extra_a_file_without_an_attestation_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -579,7 +585,7 @@ def test_without_the_extra_a_file_without_an_attestation_hides_no_other(monkeypa
     tags = ("cp39-cp39-win_amd64", "cp310-cp310-win_amd64", "cp311-cp311-win_amd64")
     wheels = [values.wheel(tag=tag) for tag in tags]
     files = [file(filename=wheel.filename) for wheel in wheels]
-    documents = {str(number): provenance(HASH, kind="GitHub", repository=f"r{number}") for number in (1, 2)}
+    documents = {str(number): provenance_of(HASH, kind="GitHub", repository=f"r{number}") for number in (1, 2)}
     files[1:] = [file(filename=files[number].filename, provenance=str(number)) for number in (1, 2)]
     found = read(*files, package=values.package(wheels=tuple(wheels)), documents=documents)
     assert found.publishers == ("GitHub r1 (not verified)", "GitHub r2 (not verified)")
@@ -628,5 +634,5 @@ def test_only_what_is_not_from_an_index_is_private(tmp_path: Path, has_manifest:
     git = plugin.replace(source="git", url="https://x/y.git", commit=CommitSha("1" * 40), tree_sha256=HASH)
     lock = values.lock(values.package(), values.package("linked", find_links=True), plugins=(git,))
     found = auditor(tmp_path, lock, values.MANIFEST if has_manifest else None)
-    assert audit._private(found) == ({"linked"} if has_manifest else {"linked", "tiny"})
-    assert set(CHECKS) >= set(audit._OF_INDEX)
+    assert found.private == ({"linked"} if has_manifest else {"linked", "tiny"})
+    assert set(CHECKS) >= set(index_checks.OF_INDEX)

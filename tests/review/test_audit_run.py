@@ -18,7 +18,8 @@ from vllm_plugins.documents.policy import Accepted, Policy
 from vllm_plugins.packages.index import Index as Client
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.review import advisories, audit
-from vllm_plugins.review._auditor import Finding
+from vllm_plugins.review._audit import index_checks, ref_checks
+from vllm_plugins.review._audit.auditor import Finding
 from vllm_plugins.review.advisories import Advisory
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def test_an_index_that_can_not_be_read_is_not_run(settings: Settings, index: Ind
     lock = values.lock(on_index(index))
     index.clear()
     found = run(settings, lock, None, now=LATER)
-    assert set(missed(found)) == {(check, "tiny") for check in (*audit._OF_INDEX, "license")}
+    assert set(missed(found)) == {(check, "tiny") for check in (*index_checks.OF_INDEX, "license")}
     assert (checks(found), found.fails) == ([], False)
     assert run(settings, lock, None, now=LATER, required=("changed",)).fails
 
@@ -210,7 +211,7 @@ def test_failures_and_demanded_checks_come_first_in_the_order_of_their_names(
 def test_offline_each_check_of_the_network_is_not_run(settings: Settings, index: Index, service: Service) -> None:
     away = settings.replace(offline=True)
     found = run(away, values.lock(on_index(index)), index)
-    whole = {(check, None) for check in (*audit._OF_INDEX, "vulnerabilities")}
+    whole = {(check, None) for check in (*index_checks.OF_INDEX, "vulnerabilities")}
     assert set(missed(found)) == whole | {("license", "tiny")}
     assert {item.why for item in found.not_run} == {"offline", "its wheel is not in plugins.wheels/"}
     assert not found.fails
@@ -252,7 +253,7 @@ def test_a_package_of_a_directory_is_asked_of_nobody(settings: Settings, index: 
     wheel = Wheel(filename=path.name, sha256=of_file(path), size=path.stat().st_size)
     lock = values.lock(values.package(wheels=(wheel,), find_links=True))
     found = run(settings, lock, index, now=LATER)
-    assert set(missed(found)) == {(check, "tiny") for check in (*audit._OF_INDEX, "vulnerabilities")}
+    assert set(missed(found)) == {(check, "tiny") for check in (*index_checks.OF_INDEX, "vulnerabilities")}
     assert {item.why for item in found.not_run} == {
         "it comes from a directory of find-links",
         "it comes from a directory, and its name stays here",
@@ -438,8 +439,8 @@ def test_a_repository_is_the_locks_where_the_manifest_has_another(settings: Sett
     login, other = "https://${TOKEN}@example.org/tiny.git", "https://example.org/another.git"
     for url, expected in ((login, login), (other, locked.url)):
         text = f"plugins:\n  - {{name: tiny, source: git, url: '{url}', ref: main}}\n"
-        source = audit._source(locked, manifests.parse(text.encode(), settings.manifest))
+        source = ref_checks._source(locked, manifests.parse(text.encode(), settings.manifest))
         assert (source.url, source.ref) == (expected, "v1")
     for text in (values.MANIFEST, values.MANIFEST.replace("name: tiny", "name: other")):
-        assert audit._source(locked, manifests.parse(text.encode(), settings.manifest)).url == locked.url
-    assert audit._source(locked, None).url == locked.url
+        assert ref_checks._source(locked, manifests.parse(text.encode(), settings.manifest)).url == locked.url
+    assert ref_checks._source(locked, None).url == locked.url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_plugins.review import _licenses
+from vllm_plugins.review._audit import licenses
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ from vllm_plugins.review import _licenses
     ],
 )
 def test_the_declared_licence_is_read(headers: str, expected: str | None) -> None:
-    assert _licenses.declared(f"Metadata-Version: 2.4\nName: tiny\n{headers}\n\nLicense: body\n".encode()) == expected
+    assert licenses.declared(f"Metadata-Version: 2.4\nName: tiny\n{headers}\n\nLicense: body\n".encode()) == expected
 
 
 def test_a_long_licence_is_cut() -> None:
-    assert len(_licenses.declared(b"License: " + b"x" * 5000 + b"\n") or "") == 100
-    assert len(_licenses.declared(b"License-Expression: " + b"x" * 5000 + b"\n") or "") == 1000
+    assert len(licenses.declared(b"License: " + b"x" * 5000 + b"\n") or "") == 100
+    assert len(licenses.declared(b"License-Expression: " + b"x" * 5000 + b"\n") or "") == 1000
 
 
 ALLOWED, DENIED = "does not allow", "denies"
@@ -69,11 +69,11 @@ ALLOWED, DENIED = "does not allow", "denies"
 def test_a_policy_is_applied(
     declared: str | None, allowed: list[str], denied: list[str], refused: str | None
 ) -> None:
-    problem = _licenses.problem(declared, allowed=allowed, denied=denied)
+    problem = licenses.problem(declared, allowed=allowed, denied=denied)
     assert (problem is None) is (refused is None), problem
     assert refused is None or refused in str(problem)
 
 
 def test_denied_counts_before_allowed() -> None:
-    problem = _licenses.problem("MIT", allowed=["MIT"], denied=["MIT"])
+    problem = licenses.problem("MIT", allowed=["MIT"], denied=["MIT"])
     assert problem == "is under MIT, which the policy denies"

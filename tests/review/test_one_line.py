@@ -6,7 +6,8 @@ import base64
 import json
 
 from vllm_plugins.packages import attestations
-from vllm_plugins.review import _provenance, advisories
+from vllm_plugins.review import advisories
+from vllm_plugins.review._audit import provenance
 
 FORGED = "evil\nvllm-plugins: no problems\u2028\x85\r|"
 LINE = "evil vllm-plugins: no problems |"
@@ -19,7 +20,7 @@ def test_publishers() -> None:
         "publisher": {"kind": FORGED, "repository": FORGED},
         "attestations": [{"envelope": {"statement": statement}}],
     }
-    assert _provenance._publishers({"attestation_bundles": [bundle]}, SHA256) == {f"{LINE} {LINE}"}
+    assert provenance._publishers({"attestation_bundles": [bundle]}, SHA256) == {f"{LINE} {LINE}"}
     assert attestations.words((("email", FORGED), ("kind", "Google"))) == f"Google {LINE}"
 
 

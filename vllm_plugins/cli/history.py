@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.core.humanize import size
 from vllm_plugins.install import generations
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         for item in found
     ]
     output.result(
-        {"generations": [_data.generation(item) for item in found]},
+        {"generations": [_json.generation(item) for item in found]},
         table(("overlay", "active since", "size", "is", "plugins"), rows) if rows else "no overlays",
     )
     return 0

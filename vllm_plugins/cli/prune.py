@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.install import generations
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     freed = size(sum(item.size for item in removed))
     lines = [f"{item.key[:12]}  {', '.join(item.plugins) or 'no plugins'}" for item in removed]
     lines.append(f"{verb}: {count(len(removed), 'overlay')}, {freed}")
-    data = {"removed": [_data.generation(item) for item in removed], "dry_run": arguments.dry_run}
+    data = {"removed": [_json.generation(item) for item in removed], "dry_run": arguments.dry_run}
     output.result(data, "\n".join(lines))
     return 0
 

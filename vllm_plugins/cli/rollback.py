@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 from vllm_plugins.cli.queries import _differences
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, diff, lock_reader, manifest
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     output.result(
         {
             "overlay": done.marker.key,
-            "plugins": _data.versions(done.marker.plugins),
+            "plugins": _json.versions(done.marker.plugins),
             "lock": str(settings.lock),
             "dry_run": arguments.dry_run,
             "changes": [_differences.change(item) for item in changes],

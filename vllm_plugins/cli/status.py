@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.core.redact import redact
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         "store": str(settings.store),
         "overlay": state.marker.key if state.marker else None,
         "expect": expect,
-        "linked": _data.linked(linked),
+        "linked": _json.linked(linked),
         "plugins": [_plugin(state, plugin) for plugin in state.plugins],
         "overrides": [
             {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 def _failure(failure: LastFailure, output: Output) -> dict[str, Any]:
     """The last start that failed, for programs."""
     return {
-        "at": _data.time(failure.at),
+        "at": _json.time(failure.at),
         "on_error": failure.on_error,
         "error": output.data(failure.error),
         "changed": list(failure.changed),
@@ -154,7 +154,7 @@ def _plugin(state: State, plugin: PluginState) -> dict[str, Any]:
         "provided": bool(locked and locked.provided),
         "installed": plugin.installed,
         "loadable": plugin.loadable if locked else None,
-        "entry_points": [_data.entry_point(point) for point in (locked.entry_points if locked else ())],
+        "entry_points": [_json.entry_point(point) for point in (locked.entry_points if locked else ())],
         "loads": list(locked.loads) if locked else [],
         "path": _path(state, locked),
     }

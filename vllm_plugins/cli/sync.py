@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.core import regular_file, workers
 from vllm_plugins.packages import pip_config
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "overlay": done.marker.key,
             "installed": done.installed,
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
-            "linked": _data.linked(linked),
+            "linked": _json.linked(linked),
         },
         f"{verb}: {plugins} (overlay {done.marker.key[:12]})"
         f"{_baked(arguments, linked)}{_hint(settings, done.marker, linked)}",

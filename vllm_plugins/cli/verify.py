@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 from vllm_plugins.core.errors import HashMismatch
 from vllm_plugins.core.humanize import count, shortened, size
 from vllm_plugins.documents import manifest as manifests
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         "notes": list(report.notes),
         "anchored": list(report.anchored),
         "unanchored": list(report.unanchored),
-        "linked": _data.linked(linked),
+        "linked": _json.linked(linked),
         "up_to_date": not others and not any(drift.hidden_modules(state)),
     }
     output.result(data, _text(report, known, recompiled=arguments.recompile))

@@ -113,6 +113,10 @@ def _next_step(findings: Mapping[str, Finding], roots: Mapping[str, Root]) -> st
 
 def _by_author(found: Finding, roots: Mapping[str, Root]) -> str:
     """What else helps: another environment, or, of a requirement by URL, another source, or its author."""
+    if found.kind == "unknown" and found.requirement is not None:
+        # As in a repository of several projects, which its author installs by paths that only their own tool reads.
+        source = f"make {found.requirement.name} a plugin of its own in plugins.yaml"
+        return f"; or, if a git repository or a directory has it, {source}; {_NOT_YOURS}"
     if found.kind != "url" or not found.path or found.requirement is None:
         return f", or use another environment; {_NOT_YOURS}"
     package, name = found.path[-1].partition(" ")[0], found.requirement.name

@@ -32,6 +32,7 @@ __all__ = [
     "environment",
     "local_environment",
     "network_environment",
+    "output",
     "reason",
     "run",
     "user_environment",
@@ -185,10 +186,15 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Compl
         ) from error
 
 
+def output(done: Completed, secrets: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the lines of git's output that are not noise, redacted."""
+    lines = [line.strip() for line in redact(done.stderr, secrets).splitlines()]
+    return tuple(line for line in lines if line and not line.lower().startswith(_NOISE))
+
+
 def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
     """Return the line of git's output that gives the reason of its failure, redacted."""
-    lines = [line.strip() for line in redact(done.stderr, secrets).splitlines()]
-    telling = [line for line in lines if line and not line.lower().startswith(_NOISE)]
+    telling = output(done, secrets)
     # A failed transfer is the reason for the errors after it.
     fatal = [line for line in telling if line.startswith("error: RPC failed")]
     fatal += [line for line in telling if line.startswith("fatal:")]

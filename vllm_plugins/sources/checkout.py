@@ -128,7 +128,14 @@ def _fetch_submodules(repository: Repository) -> None:
         shutil.rmtree(repository.root / ".git" / "modules", ignore_errors=True)
         done = repository.run(*update, "--no-recommend-shallow", config=config)
     if done.returncode != 0:
-        raise repository.error("a git submodule can't be fetched", done)
+        error = repository.error("a git submodule can't be fetched", done)
+        # The reason comes before git's last words, and once more for a second attempt.
+        error.details = tuple(dict.fromkeys(_git.output(done, repository.remote.secrets)))[-10:]
+        error.next_step = (
+            f"check your access to the submodules of plugin {repository.plugin!r}, whose addresses are in "
+            ".gitmodules of the repository, with git ls-remote"
+        )
+        raise error
 
 
 def _remove_pointers_to_git(root: Path, project: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vllm_plugins.cli import _data
+from vllm_plugins.cli import _json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ def _fields(pair: Pair[Plugin]) -> list[str]:
 def _plugin(plugin: Plugin) -> dict[str, Any]:
     fields = {key: list(value) if isinstance(value, tuple) else value for key, value in plugin.to_dict().items()}
     del fields["name"]
-    return {**fields, "entry_points": [_data.entry_point(point) for point in plugin.entry_points]}
+    return {**fields, "entry_points": [_json.entry_point(point) for point in plugin.entry_points]}
 
 
 def _override(override: Override) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
-from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, LoadError
 from vllm_plugins.install._checks import _vllm_start
 from vllm_plugins.startup import activation, entry_points, overlay
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Step
+    from vllm_plugins.install._job import Job
     from vllm_plugins.startup.overlay import EntryPoint, Marker
 
 __all__ = ["Depth", "check", "run_child"]
@@ -52,33 +53,21 @@ _ENDS = {
 }
 
 
-def check(
-    store: Path,
-    marker: Marker,
-    *,
-    depth: Depth,
-    allows: Callable[[str, str], bool],
-    base: str,
-    paths: Iterable[str],
-    scratch: Path,
-    patience: float,
-    shown: progress.Step | None = None,
-) -> tuple[Failure, ...]:
+def check(marker: Marker, job: Job, *, depth: Depth, scratch: Path, shown: Step) -> tuple[Failure, ...]:
     """Check every entry point of a published overlay in a child process, and return those that failed.
 
     With the depth ``calls``, platform and general plugins are also called, in the order of a start of vLLM; with
-    ``imports``, nothing is called. ``allows`` says whether vLLM would use an entry point, by group and name. ``base``
-    is the fingerprint of the base, which the failures carry, and ``paths`` are its directories. ``scratch`` is an
-    empty directory, ``patience`` the seconds that the process may take. ``shown`` shows how far the check is.
+    ``imports``, nothing is called. ``scratch`` is an empty directory. ``shown`` shows how far the check is.
     """
+    settings, result = job.settings, scratch / "result"
     steps = _steps(marker.entry_points, depth)
     reports: list[dict[str, str]] = []
-    if shown is not None:
-        shown.total = len(steps)
-        shown.measure = lambda: _measured(shown, steps, marker.entry_points, len(reports), scratch / "result")
+    shown.total = len(steps)
+    shown.measure = lambda: _measured(shown, steps, marker.entry_points, len(reports), result)
+    words = [str(os.getpid()), str(settings.store), marker.key, depth]
     while len(reports) < len(steps):
-        argv = [str(os.getpid()), str(store), marker.key, depth, str(len(reports)), str(scratch / "result"), *paths]
-        reports += _run(argv, steps[len(reports) :], marker.entry_points, scratch / "result", patience=patience)
+        argv = [*words, str(len(reports)), str(result), *job.base_paths]
+        reports += _run(argv, steps[len(reports) :], marker.entry_points, result, patience=settings.patience)
     failures: dict[int, tuple[str, str]] = {}
     platforms: dict[int, str] = {}
     for step, report in zip(steps, reports, strict=True):
@@ -86,9 +75,9 @@ def check(
             failures.setdefault(step.number, (report["what"], report["found"]))
         if "platform" in report:
             platforms[step.number] = report["platform"]
-    _check_platforms(marker.entry_points, platforms, allows, failures)
+    _check_platforms(marker.entry_points, platforms, settings.lets_through, failures)
     return tuple(
-        Failure(base=base, group=point.group, name=point.name, what=_short(what), found=_short(found))
+        Failure(base=job.base.fingerprint, group=point.group, name=point.name, what=_short(what), found=_short(found))
         for number, point in enumerate(marker.entry_points)
         if number in failures
         for what, found in (failures[number],)
@@ -148,9 +137,7 @@ def run_child(
     return [json.loads(line) for line in lines], end, output
 
 
-def _measured(
-    shown: progress.Step, steps: Sequence[_Step], points: Sequence[EntryPoint], before: int, result: Path
-) -> int:
+def _measured(shown: Step, steps: Sequence[_Step], points: Sequence[EntryPoint], before: int, result: Path) -> int:
     """How many steps of the check have ended. What is loaded or called now is named in what is shown."""
     done = before + (result.read_bytes().count(b"\n") if result.exists() else 0)
     if done < len(steps):

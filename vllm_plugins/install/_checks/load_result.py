@@ -121,24 +121,8 @@ def _checked(marker: Marker, job: Job) -> Marker:
     ):
         if marker.overrides:
             with job.reporter.step("Importing vLLM with its overrides"):
-                override_check.check(
-                    job.settings.store,
-                    marker,
-                    paths=job.base_paths,
-                    result=temporary / "overrides",
-                    patience=job.settings.patience,
-                )
-        found = load_check.check(
-            job.settings.store,
-            marker,
-            depth=job.depth,
-            allows=job.settings.lets_through,
-            base=fingerprint,
-            paths=job.base_paths,
-            scratch=temporary,
-            patience=job.settings.patience,
-            shown=step,
-        )
+                override_check.check(marker, job, result=temporary / "overrides")
+        found = load_check.check(marker, job, depth=job.depth, scratch=temporary, shown=step)
     checked = tuple(sorted({*marker.checked, fingerprint}))
     return marker.replace(checked=checked, failures=others + found, trials=trials)
 

@@ -19,8 +19,7 @@ from vllm_plugins.install._checks import _vllm_start
 from vllm_plugins.startup import activation, integrity, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from vllm_plugins.install._job import Job
     from vllm_plugins.startup.overlay import Marker
 
 __all__ = ["check"]
@@ -37,24 +36,21 @@ _WITH, _WITHOUT = "with", "without"
 _LONGEST = 1000  # characters of an explanation
 
 
-def check(store: Path, marker: Marker, *, paths: Sequence[str], result: Path, patience: float) -> None:
-    """Import vLLM with the overrides of a published overlay.
-
-    ``paths`` are the directories of the base, ``result`` a file that does not exist, ``patience`` the seconds that
-    the process may take.
+def check(marker: Marker, job: Job, *, result: Path) -> None:
+    """Import vLLM with the overrides of a published overlay. ``result`` is a file that does not exist.
 
     Raises:
         LoadError: something of vLLM, or an override itself, can't be imported any more.
     """
-    failed = _run(_WITH, store, marker, paths=paths, result=result, patience=patience)
+    failed = _run(_WITH, marker, job, result)
     if failed:
-        without = _run(_WITHOUT, store, marker, paths=paths, result=result, patience=patience)
+        without = _run(_WITHOUT, marker, job, result)
         failed = {name: why for name, why in failed.items() if name not in without}
     if failed:
         words = ", ".join(f"{name} {version} for {replaced}" for name, version, replaced in marker.overrides)
         raise LoadError(
             "vLLM can't be imported with the overrides of plugins.yaml",
-            where=overlay.front(store, marker.key),
+            where=overlay.front(job.settings.store, marker.key),
             found=words,
             details=[f"{name}: {why}" for name, why in failed.items()],
             next_step="change `version` of these in `overrides` of plugins.yaml, or remove them, and run "
@@ -62,15 +58,14 @@ def check(store: Path, marker: Marker, *, paths: Sequence[str], result: Path, pa
         )
 
 
-def _run(
-    how: str, store: Path, marker: Marker, *, paths: Sequence[str], result: Path, patience: float
-) -> dict[str, str]:
+def _run(how: str, marker: Marker, job: Job, result: Path) -> dict[str, str]:
     """The modules that can't be imported, and why."""
     from vllm_plugins.install._checks import load_check  # not in the child process, which imports as little as it can
 
-    words = [str(os.getpid()), how, str(store), marker.key, str(result), *paths]
+    settings = job.settings
+    words = [str(os.getpid()), how, str(settings.store), marker.key, str(result), *job.base_paths]
     reports: list[tuple[str, str | None]]
-    reports, end, _ = load_check.run_child("override_check", words, result, patience=patience, keep=_LONGEST)
+    reports, end, _ = load_check.run_child("override_check", words, result, patience=settings.patience, keep=_LONGEST)
     failed = {name: why for name, why in reports if why}
     if reports and reports[-1][1] is None:  # its import has begun, and did not end
         failed[reports[-1][0]] = end

@@ -41,6 +41,8 @@ _CUDA_HOME = re.compile(r"\b(CUDA_HOME) environment variable is not set")
 
 
 _ABSENT = "which is not on this machine"
+# Packages of modules with another name. Setuptools 82 no longer has pkg_resources.
+_PACKAGES = {"distutils": "setuptools", "pkg_resources": "setuptools<82", "skbuild": "scikit-build", "yaml": "PyYAML"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +87,10 @@ def find(
         return Missing(
             what=what,
             next_step=f"write `build: {{with-base: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml",
+        )
+    if (package := _PACKAGES.get(modules[-1])) is not None:
+        return Missing(
+            what=what, next_step=f"write `build: {{requires: ['{package}']}}` for plugin {plugin!r} in plugins.yaml"
         )
     return Missing(
         what=what,

@@ -9,7 +9,7 @@ from vllm_plugins.documents import consistency
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllm_plugins.review._auditor import Auditor, Finding
+    from vllm_plugins.review._audit.auditor import Auditor, Finding
 
 __all__ = ["run"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents.policy import CHECKS
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.policy import Level, Policy
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Auditor", "Finding", "NotRun"]
+__all__ = ["Auditor", "Finding", "NotRun", "one_line"]
 
 WHOLE_LOCK = "plugins.lock"  # in place of a package
 
@@ -55,6 +56,20 @@ class Auditor:
     required: Collection[str]
     now: datetime
 
+    @property
+    def private(self) -> set[str]:
+        """The packages that no index is asked about: plugins from git and directories, and wheels of find-links.
+
+        The manifest says which plugins those are, where there is one.
+        """
+        requested = {plugin.name: plugin for plugin in self.manifest.plugins} if self.manifest is not None else {}
+        kinds = {
+            plugin.package: requested[plugin.name].kind if plugin.name in requested else plugin.source
+            for plugin in self.lock.plugins
+        }
+        built = {name for name, kind in kinds.items() if kind != "pypi"}
+        return built | {package.name for package in self.lock.packages if package.find_links}
+
     def level(self, check: str) -> Level:
         """The level of a check's findings. A required check can't be ignored."""
         level = self.policy.level(check)
@@ -77,3 +92,10 @@ class Auditor:
     def not_run(self, check: str, why: str, package: str | None = None) -> NotRun:
         """A check that did not run, for all packages or for the one of this name."""
         return NotRun(check=check, package=package, why=why, demanded=check in self.required)
+
+
+def one_line(error: Exception) -> str:
+    """An error as one line."""
+    if isinstance(error, PluginsError):
+        return f"{error.what}: {error.found}" if error.found else error.what
+    return str(error)
