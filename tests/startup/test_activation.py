@@ -7,8 +7,9 @@ import errno
 import fcntl
 import os
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,6 +17,7 @@ from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
 from vllm_plugins.startup import activation, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup._trial import alongside
+from vllm_plugins.startup.ranks import _vllm_group, _vllm_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -529,3 +531,22 @@ def test_nothing_serves_before_a_load_check_alongside_has_ended(monkeypatch: pyt
     monkeypatch.setenv(variables.TRIAL, "a trial")
     activation.finish(None)
     assert settled == [True]
+
+
+@pytest.mark.parametrize(
+    ("module", "observer", "function"),
+    [("torch.distributed", _vllm_group, "watch"), ("prometheus_client", _vllm_metrics, "show")],
+)
+def test_groups_are_compared_and_metrics_shown_in_a_process_that_has_their_modules(
+    monkeypatch: pytest.MonkeyPatch, module: str, observer: ModuleType, function: str
+) -> None:
+    call = Mock()
+    monkeypatch.setattr(observer, function, call)
+    for name in ("torch.distributed", "prometheus_client"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    activation.finish(None)
+    call.assert_not_called()
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    active: Any = (object(), object())
+    activation.finish(active)
+    call.assert_called_once_with(active)
