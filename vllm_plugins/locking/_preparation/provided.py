@@ -111,7 +111,8 @@ def _next_step(plugin: PreparedPlugin, there: Distribution, base: Base) -> str:
 
 def _left_by_a_build(name: str) -> str | None:
     """The ``.egg-info`` of a distribution that setuptools has left in a directory of PYTHONPATH, as in ``src``."""
-    named = {os.path.realpath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
+    text = os.environ.get("PYTHONPATH", "")
+    named = {os.path.realpath(entry) for entry in text.split(os.pathsep) if entry}
     for entry in overlay.base_paths():
         if os.path.realpath(entry) in named and os.path.isdir(entry):
             for item in sorted(os.listdir(entry)):
