@@ -538,6 +538,21 @@ def test_bytecode_without_an_owner_is_listed_where_its_source_can_not_be_compile
     assert listed[compiled] == hashes.sha256(b"bytecode")
 
 
+@pytest.mark.parametrize("name", ["tool", "tool.txt", "tool.pyi"])
+def test_bytecode_of_a_file_that_is_not_a_source_is_checked_and_listed(site: Path, name: str) -> None:
+    path = bytecode.place(name)
+    stages.install(site, files={name: b"x = 1\n"})
+    (site / path).parent.mkdir(exist_ok=True)
+    (site / path).write_bytes(b"bytecode")
+    owners = {path: ("tiny-1.0.dist-info", stages.digest(b"bytecode"))}
+    _stage.seal(site, owners)
+    listed = {path: digest for path, digest, _ in json.loads((site.parent / integrity.FILES).read_bytes())}
+    assert listed[path] == hashes.sha256(b"bytecode")
+    (site / path).write_bytes(b"edited")
+    with pytest.raises(HashMismatch):
+        _stage.seal(site, owners)
+
+
 def test_a_source_that_can_not_be_compiled_has_no_bytecode(site: Path) -> None:
     stages.install(site, files={"bad.py": b"not python("})
     listed = sealed(site)

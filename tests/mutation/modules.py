@@ -52,6 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "review/audit": ("tests/review/test_audit_rules.py", "tests/review/test_audit_run.py"),
     "review/verify": ("tests/review/test_verify.py",),
     "packages/attestations": ("tests/packages/test_attestations.py",),
+    "sources/_links": ("tests/sources/test_links.py",),
     # what runs in a process of vLLM
     "startup/_trust": ("tests/startup/test__trust.py",),
     "startup/_recovery": ("tests/startup/test_recovery.py", "tests/startup/test_start_installs.py"),

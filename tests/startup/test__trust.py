@@ -56,6 +56,15 @@ def test_another_users_file_is_refused(settings: Settings, name: str) -> None:
     _trust.check(settings.replace(trust="any"))
 
 
+def test_paths_of_their_own_are_checked_without_the_store(settings: Settings) -> None:
+    """The cache is one: the store has a check of its own."""
+    (settings.store / "overlays").chmod(0o777)
+    _trust.check_paths(settings, str(settings.manifest), str(settings.lock))
+    for check in (_trust.check, _trust.check_store):
+        with pytest.raises(NotTrusted, match="all users can write to"):
+            check(settings)
+
+
 @needs_root
 def test_the_owner_of_this_package_is_trusted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The owner of the manager decides what runs anyway."""
@@ -104,10 +113,26 @@ def test_a_path_that_a_foreign_group_can_write_is_refused(
     _trust.check(settings)
     path.chmod(path.stat().st_mode | 0o020)
     what = "write to" if name else "rename files in"
-    with pytest.raises(NotTrusted, match=f"a group that you are not in can {what} {path}"):
+    with pytest.raises(NotTrusted, match=f"a group that you are not in can {what} {path}") as caught:
         _trust.check(settings)
+    assert str(caught.value.next_step).startswith(f"chmod g-w {path}, ")
     monkeypatch.setattr(os, "getgroups", lambda: [OTHER])
     _trust.check(settings)
+
+
+@needs_root
+@pytest.mark.parametrize("group", [1, OTHER])
+def test_the_group_of_root_may_write_and_no_other_group_that_this_user_is_not_in(
+    settings: Settings, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.store.chmod(0o775)
+    monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "getegid", lambda: 4)
+    os.chown(settings.store, -1, 0)
+    _trust.check_store(settings)
+    os.chown(settings.store, -1, group)
+    with pytest.raises(NotTrusted, match="a group that you are not in"):
+        _trust.check_store(settings)
 
 
 @needs_root
@@ -213,8 +238,9 @@ def test_a_link_above_counts_as_its_owner(settings: Settings, tmp_path: Path) ->
     linked = settings.replace(store=link / "store")
     _trust.check(linked)
     os.chown(link, OTHER, -1, follow_symlinks=False)
-    with pytest.raises(NotTrusted, match=f"another user owns the link {link}"):
+    with pytest.raises(NotTrusted, match=f"another user owns the link {link}") as caught:
         _trust.check(linked)
+    assert str(caught.value.next_step).startswith(f"chown -h {os.geteuid()} {link}, ")
 
 
 @needs_root

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core.errors import NodeMismatch, UsageError
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup.ranks import expectation
 from vllm_plugins.startup.settings import Settings
 
@@ -68,6 +69,7 @@ def test_an_invalid_part_is_named_with_what_is_expected(value: str, named: str) 
         expectation.parse(value)
     error = caught.value
     assert error.what == "the environment variable VLLM_PLUGIN_EXPECT has an invalid value"
+    assert error.where == f"node {os.uname().nodename}, process {os.getpid()}"
     assert error.expected == (
         "any, or some of overlay=…, files=…, lock=… and base=…, with 32 hexadecimal digits each"
     )
@@ -260,6 +262,29 @@ def test_the_error_of_two_ranks_says_what_differs(
     assert (error.where, error.expected) == (B, SHORT)
     assert error.found == expectation._shown({**parts, **changed})
     assert (error.details, error.next_step) == ((*lines, ANY), step)
+
+
+def test_the_error_of_a_rank_with_edited_files_names_them_and_how_to_put_them_back() -> None:
+    error = expectation.edited_rank(3, "b", ["changed: one.py", "extra: two.py"])
+    assert error.what == f"{B} has another content of the overlay than was installed"
+    assert (error.where, error.expected) == (B, "the files that were installed from the lock")
+    assert error.found == "edited files"
+    assert error.details == (
+        "files of the overlay were edited: 2 files",
+        "changed: one.py",
+        "extra: two.py",
+        ANY,
+    )
+    assert error.next_step == "run vllm-plugins sync --reinstall"
+
+
+def test_an_error_of_the_comparison_of_files_is_not_taken_for_edited_files(
+    place: Path, marker: Marker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = UsageError("something else", next_step="nothing")
+    monkeypatch.setattr(integrity, "compare_sizes", Mock(side_effect=error))
+    with pytest.raises(UsageError, match="something else"):
+        expectation.edited(place / "store", marker)
 
 
 def test_a_name_with_line_breaks_does_not_look_like_another_line(

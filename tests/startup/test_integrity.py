@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -31,6 +32,12 @@ def site(store: Path, marker: Marker) -> Path:
 def test_an_overlay_as_it_was_published_has_no_differences(tmp_path: Path, marker: Marker) -> None:
     differences = integrity.check(tmp_path, marker)
     assert (differences.files, differences.size, differences.problems) == (3, 10, ())
+
+
+def test_the_list_of_files_has_the_name_that_it_has_in_overlays_of_other_versions(
+    tmp_path: Path, marker: Marker
+) -> None:
+    assert (overlay.directory(tmp_path, marker.key) / "files.json").is_file()
 
 
 def test_each_difference_is_named_in_order(tmp_path: Path, marker: Marker) -> None:
@@ -160,11 +167,12 @@ def test_a_list_of_another_form_is_refused(tmp_path: Path, marker: Marker, rows:
     data = json.dumps(rows).encode()
     root = overlay.directory(tmp_path, marker.key)
     (root / integrity.FILES).write_bytes(data)
-    with pytest.raises(HashMismatch) as caught:
-        integrity.compare(tmp_path, marker.replace(files_sha256=overlay.sha256(data)))
-    assert caught.value.what == "the overlay's list of files is not the one that was published"
-    if isinstance(rows, list):
-        assert caught.value.found == "ValueError: an entry is not a path, a sha256 and a size"
+    for look in (integrity.compare, integrity.compare_sizes):
+        with pytest.raises(HashMismatch) as caught:
+            look(tmp_path, marker.replace(files_sha256=overlay.sha256(data)))
+        assert caught.value.what == "the overlay's list of files is not the one that was published"
+        if isinstance(rows, list):
+            assert caught.value.found == "ValueError: an entry is not a path, a sha256 and a size"
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[" * 100_000, b"[1"])
@@ -244,3 +252,49 @@ def test_a_pipe_in_place_of_a_file_is_a_change(tmp_path: Path, size: int) -> Non
 def test_an_overlay_without_files_is_complete(tmp_path: Path) -> None:
     marker = overlays.write(tmp_path, b"empty lock", {})
     assert integrity.check(tmp_path, marker).files == 0
+
+
+STEP = (
+    "put the directory back; or, if the code has moved within the plugin, run vllm-plugins sync --reinstall",
+    "make the directory readable",
+)
+
+
+def editable(store: Path, *entries: str, names: tuple[str, ...] = ("tiny", "other")) -> Marker:
+    return overlays.write(store, b"lock", {**FILES, "__tiny.pth": "\n".join(entries)}, editable=names)
+
+
+def test_each_directory_of_an_editable_plugin_that_is_missing_is_named(tmp_path: Path) -> None:
+    present = tmp_path / "present"
+    present.mkdir()
+    (tmp_path / "file").touch()
+    gone = [str(tmp_path / name) for name in ("gone", "gone too", "file")]
+    marker = editable(tmp_path, "package", gone[0], "import nothing", str(present), *gone[1:])
+    errors = list(integrity.editable_code(tmp_path, marker))
+    assert [error.where for error in errors] == gone
+    assert {(error.what, error.expected, error.required_by, error.next_step) for error in errors} == {
+        ("the code of an editable plugin is missing", "a directory that this user can read", "tiny, other", STEP[0])
+    }
+    assert [error.found for error in errors] == ["No such file or directory"] * 2 + ["Not a directory"]
+
+
+def test_a_directory_of_an_editable_plugin_that_can_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = editable(tmp_path, str(tmp_path / "place"))
+    scandir = Mock(side_effect=[PermissionError(13, "Permission denied"), OSError("out of order")])
+    monkeypatch.setattr(os, "scandir", scandir)
+    (denied,) = integrity.editable_code(tmp_path, marker)
+    assert denied.what == "the code of an editable plugin can't be read"
+    assert (denied.found, denied.next_step) == ("Permission denied", STEP[1])
+    (other,) = integrity.editable_code(tmp_path, marker)
+    assert other.what == "the code of an editable plugin is missing"
+    assert (other.found, other.next_step) == ("out of order", STEP[0])
+    assert scandir.call_args.args == (str(tmp_path / "place"),)
+
+
+def test_directories_that_other_wheels_name_need_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert not list(integrity.editable_code(tmp_path / "a", editable(tmp_path / "a", "/nowhere", names=())))
+    (tmp_path / "b").mkdir()
+    assert not list(integrity.editable_code(tmp_path / "b", editable(tmp_path / "b", "nowhere", "deep/nowhere")))
