@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,3 +187,17 @@ def test_a_plugin_from_a_source_that_the_base_has_too_is_refused(own: Place, bas
         shutil.rmtree(base / f"{name}-1.0.dist-info")
         shutil.rmtree(base / name)
     own.run("lock")
+
+
+def test_a_source_directory_on_pythonpath_is_named_where_a_build_has_left_its_metadata(place: Place) -> None:
+    """pip can't uninstall what is there, and each build of the editable plugin writes it again."""
+    project = projects.project(place.config / "tiny", name="tiny")
+    (project / "src/tiny.egg-info").mkdir()
+    (project / "src/tiny.egg-info/PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+    place.write("plugins:\n  - {name: tiny, source: local, path: tiny, editable: true}\n")
+    done = replace(place, paths=(project / "src", *place.paths)).run("lock", "-q", check=False)
+    assert done.returncode == 5
+    step = f"take {project / 'src'} out of PYTHONPATH, as tiny.egg-info of a build is there, and lock again; "
+    assert f"  next: to use its own source, {step}" in done.stderr
+    place.run("lock")
+    place.run("sync")

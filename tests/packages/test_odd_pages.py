@@ -205,3 +205,22 @@ def test_a_wheel_with_another_content_is_fetched_neither_by_the_installer_nor_fo
             assert done.returncode == 4, done.stderr
             assert "fetched without" not in done.stderr
     assert not place.store.exists() or not place.overlays
+
+
+def test_a_first_lock_blames_the_index_for_a_build_requirement_with_another_content(
+    place: Place, tmp_path: Path
+) -> None:
+    """No lock names a file yet. pip compares with the hash of the page."""
+    root = with_helper(tmp_path)
+    pages(root, "compressed wheels")
+    project = projects.project(place.config / "tiny", name="tiny")
+    file = project / "pyproject.toml"
+    file.write_text(file.read_text().replace("requires = []", 'requires = ["helper"]'))
+    place.write("plugins: [{name: tiny, source: local, path: tiny}]")
+    with served_oddly(root, "compressed wheels") as url:
+        there = replace(place, index_url=url)
+        done = there.run("lock", "-q", env={"VLLM_PLUGIN_INSTALLER": "pip"}, check=False)
+    assert done.returncode == 4
+    assert "error: a build requirement does not match the hash that its index names [hash-mismatch]" in done.stderr
+    assert "  required by: the build of plugin 'tiny'\n" in done.stderr
+    assert done.stderr.endswith("  next: try again; if it fails again, report it to the operator of the index\n")

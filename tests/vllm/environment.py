@@ -41,8 +41,9 @@ NEWEST = list(RELEASES)[-1]
 # What newer releases of other projects broke.
 PINS = {"0.11.0": ["transformers<4.58"]}
 LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec", "triton")
-# What the processes of a server import, in releases that have it.
+# What the processes of a server import at their beginning, in releases that have it; and what they import later.
 IMPORTED = ("vllm.entrypoints.openai.api_server", "vllm.v1.engine.core", "vllm.v1.worker.cpu_worker")
+COMPILED = ("vllm", "torch/_dynamo", "torch/_inductor", "sympy/combinatorics", "sympy/physics/units")
 ROOT = Path(__file__).parents[2]
 
 
@@ -94,7 +95,7 @@ def _install_torch(python: Path, version: str) -> None:
 
 def _compile(python: Path) -> None:
     """Compile what servers import, a quarter of all: uv compiles nothing, and the processes of tests write no bytecode."""
-    argv = [python, "-m", "compileall", "-q", "-j", "0", _site(python) / "vllm"]
+    argv = [python, "-m", "compileall", "-q", "-j", "0", *(_site(python) / name for name in COMPILED)]
     subprocess.run(argv, check=False, stdout=subprocess.DEVNULL)
     # In an environment without plugins, a process writes the bytecode of all else that it imports.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -108,7 +108,8 @@ class Pip:
         argv += ["--ignore-installed", "--only-binary", ":all:", "--disable-pip-version-check"]
         argv += ["--progress-bar", "off", "--report", str(found), "--constraint", str(constraints)]
         argv += ["--", *requirements]
-        _run(argv, self._environment(), self.config, on_line, cwd=constraints.parent, explain=failures.of_build)
+        explain = failures.of_build_search
+        _run(argv, self._environment(), self.config, on_line, cwd=constraints.parent, explain=explain)
         report: Any = foreign_json.read(found.read_bytes())
         return tuple(
             f"{item['metadata']['name']} @ {item['download_info']['url']}"

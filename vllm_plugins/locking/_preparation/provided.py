@@ -5,6 +5,7 @@ Nothing of the base is installed a second time. Only what the extras of such a p
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
 from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._search import suggested_overrides
 from vllm_plugins.packages import requirement_lines
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,7 +92,13 @@ def _next_step(plugin: PreparedPlugin, there: Distribution, base: Base) -> str:
             return step
         return f"{step}; or, {suggested_overrides.advice({there.name: Requirement(plugin.requirement).specifier})}"
     removal = ""
-    if not is_fixed(there.name) and not _is_needed(there, base):
+    if base.is_here and (left := _left_by_a_build(there.name)) is not None:
+        # pip can't uninstall it, and the next build would write it again.
+        place, item = os.path.split(left)
+        removal = (
+            f"to use its own source, take {place} out of PYTHONPATH, as {item} of a build is there, and lock again; "
+        )
+    elif not is_fixed(there.name) and not _is_needed(there, base):
         removal = (
             f"to use its own source, run `python -m pip uninstall {there.name}` with the Python of vLLM "
             "(in an image: remove the line that installs it), and lock again; "
@@ -99,6 +107,19 @@ def _next_step(plugin: PreparedPlugin, there: Distribution, base: Base) -> str:
         f"{removal}to use {there.name} {there.version} of the vLLM environment, write `source: pypi` and "
         f"`package: {there.name}` for plugin {plugin.locked.name!r} in plugins.yaml; else set `enabled: false` for it"
     )
+
+
+def _left_by_a_build(name: str) -> str | None:
+    """The ``.egg-info`` of a distribution that setuptools has left in a directory of PYTHONPATH, as in ``src``."""
+    text = os.environ.get("PYTHONPATH", "")
+    named = {os.path.realpath(entry) for entry in text.split(os.pathsep) if entry}
+    for entry in overlay.base_paths():
+        if os.path.realpath(entry) in named and os.path.isdir(entry):
+            for item in sorted(os.listdir(entry)):
+                stem, kind = os.path.splitext(item)
+                if kind == ".egg-info" and canonicalize_name(stem.partition("-")[0]) == name:
+                    return os.path.join(entry, item)
+    return None
 
 
 def _is_needed(there: Distribution, base: Base) -> bool:

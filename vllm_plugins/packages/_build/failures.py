@@ -6,7 +6,15 @@ import re
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError
 
-__all__ = ["is_invalid_wheel", "is_unsolved", "may_be_fetched", "of_build", "of_installation", "reason"]
+__all__ = [
+    "is_invalid_wheel",
+    "is_unsolved",
+    "may_be_fetched",
+    "of_build",
+    "of_build_search",
+    "of_installation",
+    "reason",
+]
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
@@ -81,6 +89,17 @@ def of_build(error: CommandFailed) -> PluginsError:
         next_step="read the output of the installer above; a build requirement must have a wheel at the indexes of "
         "`pip config list`, or in a directory of PIP_FIND_LINKS",
     )
+
+
+def of_build_search(error: CommandFailed) -> PluginsError:
+    """Why build requirements can't be found: no lock has said anything of their files yet."""
+    if _is_other_file(error):
+        return HashMismatch(
+            "a build requirement does not match the hash that its index names",
+            details=error.evidence,
+            next_step="try again; if it fails again, report it to the operator of the index",
+        )
+    return of_build(error)
 
 
 def of_installation(error: CommandFailed) -> PluginsError:
