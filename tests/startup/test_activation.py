@@ -473,6 +473,7 @@ def test_an_optimised_python_writes_no_bytecode_into_an_overlay(
     ("told", "known", "expected"),
     [
         (None, None, True),
+        (None, (f"overlay={OTHER}", "own"), True),
         (f"overlay={KEY} base={OTHER}", None, True),
         (f"overlay={OTHER} base={OTHER}", None, False),
         (f"overlay={OTHER}", (f"overlay={OTHER}", "compared"), True),
