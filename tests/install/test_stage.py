@@ -426,6 +426,13 @@ def test_a_directory_in_a_record_is_left_out(site: Path, tmp_path: Path) -> None
     assert refused(site).where == "linked"
 
 
+def test_a_line_of_a_record_without_a_name_and_a_hash_is_left_out(site: Path) -> None:
+    stages.install(site, rows=[("", "", "")])
+    owners = check(site, {"tiny": "1.0"}).owners
+    assert not {"", "."} & owners.keys()
+    assert b"\n,," not in (site / "tiny-1.0.dist-info" / "RECORD").read_bytes()
+
+
 def test_a_record_without_metadata_is_refused(site: Path) -> None:
     stages.install(site, without=["tiny-1.0.dist-info/METADATA"])
     assert str(refused(site)) == (
@@ -558,6 +565,17 @@ def test_a_source_that_can_not_be_compiled_has_no_bytecode(site: Path) -> None:
     listed = sealed(site)
     assert bytecode.place("bad.py") not in listed
     assert listed["bad.py"] == (hashes.sha256(b"not python("), 11)
+
+
+@pytest.mark.parametrize("place", ["__pycache__", f"{bytecode.place('tiny.py')}/data"])
+def test_a_source_has_no_bytecode_where_the_wheel_has_something_else(site: Path, place: str) -> None:
+    stages.install(site)
+    (site / place).parent.mkdir(parents=True, exist_ok=True)
+    (site / place).write_bytes(b"data")
+    _stage.seal(site, {})
+    listed = {path: digest for path, digest, _ in json.loads((site.parent / integrity.FILES).read_bytes())}
+    assert listed[place] == hashes.sha256(b"data")
+    assert bytecode.place("tiny.py") not in listed
 
 
 def test_modes_are_those_of_any_umask(site: Path) -> None:
