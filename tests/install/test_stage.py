@@ -135,6 +135,15 @@ def test_a_file_outside_of_the_overlay_is_refused_and_left_alone(site: Path, pat
     assert outside.read_text() == "mine"
 
 
+def test_a_path_with_backslashes_that_leads_out_of_the_overlay_is_refused(site: Path) -> None:
+    outside = site.parent / "outside.py"
+    outside.write_text("mine")
+    stages.install(site, files={"tiny/x.py": b""}, rows=[("tiny\\..\\..\\outside.py", "", "")])
+    error = refused(site)
+    assert (error.what, error.found) == ("tiny 1.0 installs a file outside of the overlay", "tiny/../../outside.py")
+    assert outside.read_text() == "mine"
+
+
 @pytest.mark.parametrize("path", ["in-front/torch/__init__.py", "tiny/../in-front/torch.py", "in-front"])
 def test_a_plugin_has_no_file_in_front_of_the_base(site: Path, path: str) -> None:
     stages.install(site, rows=[(path, "", "")])
