@@ -128,6 +128,7 @@ def test_a_project_that_is_a_link_is_its_real_directory(checkout: Repository) ->
 def test_links_out_that_no_build_comes_to_are_removed_and_git_sees_no_change(checkout: Repository) -> None:
     links = {
         "a": "/etc/passwd",
+        "-x": "/etc/passwd",
         "python-old/link": "..",
         "python-old/out": "../../x",
         "shared/deep/git": "../../.git",

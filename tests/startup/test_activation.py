@@ -7,8 +7,10 @@ import errno
 import fcntl
 import os
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+from unittest.mock import call as mock_call
 
 import pytest
 
@@ -16,6 +18,7 @@ from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
 from vllm_plugins.startup import activation, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup._trial import alongside
+from vllm_plugins.startup.ranks import _vllm_group, _vllm_metrics, expectation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,6 +160,19 @@ def test_path_entries_of_pth_files_leave_with_the_overlay(tmp_path: Path) -> Non
     assert (sys.path, sys.meta_path) == (before, finders)
     assert not [entry for entry in sys.path_importer_cache if entry.startswith(str(tmp_path))]
     assert not {"added_module", "finder_of_probe"} & sys.modules.keys()
+
+
+def test_what_the_code_of_a_path_file_adds_from_elsewhere_leaves_with_the_overlay(tmp_path: Path) -> None:
+    """No line of the file names the directory, and the class of the finder is of no module of the overlay."""
+    elsewhere = str(tmp_path / "elsewhere")
+    code = f"import sys; sys.path.append({elsewhere!r}); sys.meta_path.append(type('Finder', (), FIND)())\n"
+    put(tmp_path, adds__pth=code.replace("FIND", "{'find_spec': lambda *_: None}"))
+    before, finders = list(sys.path), list(sys.meta_path)
+    activation.activate(tmp_path, KEY)
+    assert elsewhere in sys.path
+    assert len(sys.meta_path) == len(finders) + 1
+    activation.deactivate()
+    assert (sys.path, sys.meta_path) == (before, finders)
 
 
 def test_finders_and_hooks_of_a_plugin_leave_with_the_overlay(tmp_path: Path) -> None:
@@ -529,3 +545,65 @@ def test_nothing_serves_before_a_load_check_alongside_has_ended(monkeypatch: pyt
     monkeypatch.setenv(variables.TRIAL, "a trial")
     activation.finish(None)
     assert settled == [True]
+
+
+@pytest.mark.parametrize(
+    ("module", "observer", "function"),
+    [("torch.distributed", _vllm_group, "watch"), ("prometheus_client", _vllm_metrics, "show")],
+)
+def test_groups_are_compared_and_metrics_shown_in_a_process_that_has_their_modules(
+    monkeypatch: pytest.MonkeyPatch, module: str, observer: ModuleType, function: str
+) -> None:
+    call = Mock()
+    monkeypatch.setattr(observer, function, call)
+    for name in ("torch.distributed", "prometheus_client"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    activation.finish(None)
+    call.assert_not_called()
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    active: Any = (object(), object())
+    activation.finish(active)
+    call.assert_called_once_with(active)
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "confirmed", "compared", "after"),
+    [
+        (None, None, True, False, ("same", "own")),
+        ("same", None, True, False, ("same", "compared")),
+        ("same", None, False, True, ("same", "compared")),
+        ("other", None, True, True, ("other", "compared")),
+        ("other", ("same", "own"), True, True, ("other", "compared")),
+        ("same", ("same", "own"), True, True, ("same", "compared")),
+    ],
+)
+def test_only_a_value_that_a_parent_has_compared_on_this_node_is_compared_as_text_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    told: str | None,
+    known: tuple[str, str] | None,
+    confirmed: bool,
+    compared: bool,
+    after: tuple[str, str],
+) -> None:
+    marker: Any = SimpleNamespace(key=KEY, expectation=lambda _listing, _base: "same")
+    settings: Any = object()
+    variables.pass_on(variables.EXPECT, told)
+    activation.confirm(KEY if confirmed else OTHER)
+    monkeypatch.setattr(activation, "_expected", known)
+    monkeypatch.setattr(expectation, "compare", compare := Mock())
+    activation.expect(settings, marker, "listing", "base")
+    assert compare.mock_calls == ([mock_call(told, settings, marker, "listing")] if compared else [])
+    assert activation._expected == after
+
+
+def test_a_process_without_plugins_expects_nothing_of_others_and_is_always_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings: Any = object()
+    monkeypatch.setattr(activation, "_expected", None)
+    activation.expect(settings, None, "", "")
+    assert activation._expected is None
+    variables.pass_on(variables.EXPECT, "value")
+    monkeypatch.setattr(expectation, "compare", compare := Mock())
+    activation.expect(settings, None, "", "")
+    assert compare.mock_calls == [mock_call("value", settings, None, "")]

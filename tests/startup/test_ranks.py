@@ -428,6 +428,20 @@ def test_a_value_that_comes_late_is_another_process_s_even_where_it_is_the_same(
     assert not activation.has_foreign_expectation()
 
 
+def test_files_are_compared_when_a_value_comes_late(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No parent of this process has compared them: the text alone is what this process itself would have."""
+    marker = install(place)
+    hook.platform()
+    listing = overlay.listing()
+    value = marker.expectation(listing, overlay.fingerprint_of(listing))
+    site = overlay.directory(place / "store", marker.key) / overlay.SITE
+    edited = next(path for path in site.rglob("*.py") if path.is_file())
+    edited.write_text(edited.read_text() + "# edited\n")
+    monkeypatch.setenv(variables.EXPECT, value)
+    with pytest.raises(NodeMismatch, match="another content of the overlay"):
+        hook.general()
+
+
 def test_a_child_process_does_not_compare_files_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It inherits the path and the result, and costs what it costs without the variable."""
     install(place)
