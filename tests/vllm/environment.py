@@ -75,7 +75,7 @@ def _make(directory: Path, release: str) -> Path:
     installed, current = directory / "project", _digest()
     if not installed.exists() or installed.read_text(encoding="utf-8") != current:
         uv.install(python, "--no-deps", "--reinstall", str(ROOT))
-        argv = [python, "-m", "compileall", "-q", _site(python) / "vllm_plugins"]
+        argv = [str(python), "-m", "compileall", "-q", str(_site(python) / "vllm_plugins")]
         subprocess.run(argv, check=False, stdout=subprocess.DEVNULL)
         installed.write_text(current, encoding="utf-8")
     return python
@@ -95,11 +95,11 @@ def _install_torch(python: Path, version: str) -> None:
 
 def _compile(python: Path) -> None:
     """Compile what servers import, a quarter of all: uv compiles nothing, and the processes of tests write no bytecode."""
-    argv = [python, "-m", "compileall", "-q", "-j", "0", *(_site(python) / name for name in COMPILED)]
+    argv = [str(python), "-m", "compileall", "-q", "-j", "0", *(str(_site(python) / name) for name in COMPILED)]
     subprocess.run(argv, check=False, stdout=subprocess.DEVNULL)
     # In an environment without plugins, a process writes the bytecode of all else that it imports.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    argv = [python, "-c", f"import {', '.join(IMPORTED)}"]
+    argv = [str(python), "-c", f"import {', '.join(IMPORTED)}"]
     subprocess.run(argv, check=False, stdout=subprocess.DEVNULL, env={**env, "VLLM_PLUGINS": ""})
 
 
