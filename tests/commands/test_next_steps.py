@@ -80,6 +80,8 @@ RUN = {
     "test_a_fault_of_ours_is_an_error_with_its_traceback",
     "review each host, then allow it in {…}: by `policy.variables`, by an entry of `indexes`, or by an entry of `plugins` "
     "with the same url": "tests/faults/test_hostile_logins.py::test_what_the_policy_sends_is_sent",
+    "write the output to a file on another disk, or to a pipe": "tests/commands/test_streams.py::"
+    "test_output_that_is_not_taken_is_no_fault_of_the_disks_of_the_store",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name another plugin or version; to keep the entry, add it with --no-lock, and {…}": "tests/commands/test_editing.py::"

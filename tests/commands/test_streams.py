@@ -49,6 +49,25 @@ def test_a_command_ends_as_usual(bare_place: Place, words: str, code: int) -> No
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["status", "status --json", "--help", "help lock", "completion bash"])
+def test_output_that_is_not_taken_is_no_fault_of_the_disks_of_the_store(bare_place: Place, words: str) -> None:
+    bare_place.write("plugins: []\n")
+    bare_place.run("lock")
+    bare_place.run("sync")
+    command = f"{shlex.quote(sys.executable)} -m vllm_plugins {words} >/dev/full"
+    done = subprocess.run(
+        ["sh", "-c", command], env=bare_place.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.removeprefix(bare_place.using).splitlines() == [
+        "vllm-plugins: error: the disk is full [disk-failure]",
+        "  where: standard output",
+        "  found: No space left on device",
+        "  next: write the output to a file on another disk, or to a pipe",
+    ]
+    assert bare_place.python("-m", "vllm_plugins", *words.split()).stdout
+
+
 @pytest.mark.parametrize("redirection", ["2> /dev/full", "2>&1 | true", *long("2> >(true)")])
 def test_messages_that_nobody_can_read_stop_no_command(bare_place: Place, redirection: str) -> None:
     bare_place.write("plugins: []\n")

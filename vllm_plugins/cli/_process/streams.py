@@ -9,9 +9,9 @@ import select
 import sys
 from typing import Any
 
-from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.errors import DiskError, UsageError
 
-__all__ = ["STDOUT", "discard_output", "flush", "open_all", "refuse_stdout"]
+__all__ = ["STDOUT", "discard_output", "flush", "of_output", "open_all", "refuse_stdout"]
 
 STDOUT = "-"  # in place of a file on the command line
 _STDOUT, _STDERR = 1, 2
@@ -45,12 +45,27 @@ class _Messages(io.FileIO):
         return written
 
 
-def flush() -> None:
-    """Write out what is printed. If that can't be done, Python must not try it again while it exits."""
+def flush() -> bool:
+    """Write out what is printed, and return whether that was possible.
+
+    If it was not, Python must not try it again while it exits.
+    """
     try:
         sys.stdout.flush()
     except OSError:  # /dev/full, a file on a full disk, or a pipe without a reader
         discard_output()
+        return False
+    return True
+
+
+def of_output(error: DiskError) -> DiskError:
+    """The same error, where it is standard output that takes no more."""
+    return DiskError(
+        error.what,
+        where="standard output",
+        found=error.found,
+        next_step="write the output to a file on another disk, or to a pipe",
+    )
 
 
 def discard_output() -> None:
