@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit import projects
 from vllm_plugins import cli
+from vllm_plugins.cli._process import endings
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -110,6 +111,7 @@ def test_an_interrupt_that_becomes_another_exception_stays_one(
             raise RuntimeError("Error calling __set_name__") from interrupt
 
     monkeypatch.setattr(cli, "_run", build_class)
+    monkeypatch.setattr(endings._Interrupt, "was_pressed", False)  # and again after this test
     assert cli.main(["status"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 

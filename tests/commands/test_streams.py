@@ -106,6 +106,7 @@ def test_messages_wait_for_a_pipe_that_another_program_has_made_non_blocking(bar
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands run in this process, whose signals are not theirs."""
     monkeypatch.setattr(endings, "catch_signals", lambda: None)
+    monkeypatch.setattr(endings._Interrupt, "was_pressed", False)
     monkeypatch.delenv(settings.RESULT, raising=False)
 
 
