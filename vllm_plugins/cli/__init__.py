@@ -77,8 +77,7 @@ def _end(words: Sequence[str], output: Output) -> int:
         elif full is None:
             code = endings.crash(error, output)
         else:
-            # What could not be written is still to be written: that tells whose error it was, if it names no file.
-            is_of_output = full.where is None and not streams.flush()
+            is_of_output = full.where == streams.STANDARD_OUTPUT
             output.error(streams.of_output(full) if is_of_output else _explained(full, arguments))
             code = full.exit_code
     finally:

@@ -11,9 +11,10 @@ from typing import Any
 
 from vllm_plugins.core.errors import DiskError, UsageError
 
-__all__ = ["STDOUT", "discard_output", "flush", "of_output", "open_all", "refuse_stdout"]
+__all__ = ["STANDARD_OUTPUT", "STDOUT", "discard_output", "flush", "of_output", "open_all", "refuse_stdout"]
 
 STDOUT = "-"  # in place of a file on the command line
+STANDARD_OUTPUT = "standard output"  # in messages
 _STDOUT, _STDERR = 1, 2
 _PATIENCE = 10  # seconds
 
@@ -29,6 +30,31 @@ def open_all() -> None:
         buffer = io.BufferedWriter(_Messages(_STDERR, "w", closefd=False))
         encoding, errors = sys.stderr.encoding, sys.stderr.errors
         sys.stderr = io.TextIOWrapper(buffer, encoding, errors, line_buffering=True)
+    if sys.stdout is sys.__stdout__ or sys.__stdout__ is None:
+        sys.stdout = _with_name(sys.stdout)
+
+
+def _with_name(stream: Any) -> io.TextIOWrapper:
+    """The same stream, whose errors say that they are about standard output. It is as unbuffered as that one."""
+    raw = _Results(_STDOUT, "w", closefd=False)
+    return io.TextIOWrapper(
+        raw if stream.write_through else io.BufferedWriter(raw),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+class _Results(io.FileIO):
+    """Standard output. The error of what can't be written has its name, in place of a file's."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
 
 
 class _Messages(io.FileIO):
@@ -45,24 +71,19 @@ class _Messages(io.FileIO):
         return written
 
 
-def flush() -> bool:
-    """Write out what is printed, and return whether that was possible.
-
-    If it was not, Python must not try it again while it exits.
-    """
+def flush() -> None:
+    """Write out what is printed. If that can't be done, Python must not try it again while it exits."""
     try:
         sys.stdout.flush()
     except OSError:  # /dev/full, a file on a full disk, or a pipe without a reader
         discard_output()
-        return False
-    return True
 
 
 def of_output(error: DiskError) -> DiskError:
     """The same error, where it is standard output that takes no more."""
     return DiskError(
         error.what,
-        where="standard output",
+        where=STANDARD_OUTPUT,
         found=error.found,
         next_step="write the output to a file on another disk, or to a pipe",
     )
