@@ -41,7 +41,7 @@ def test_something_of_the_operating_system_is_named(line: str, what: str) -> Non
 
 
 def test_what_a_build_says_long_before_its_end_counts_for_rust_alone() -> None:
-    """A backend that lacks Rust tries to download it. A compiler that a build has only looked for is no reason."""
+    """A backend that lacks Rust tries to download it. A compiler that a build has only looked for does not count."""
     found = missing.find(
         ["httpx.ConnectError: Name or service not known"], "tiny", base_has=lambda _: False,
         output="Rust not found, installing into a temporary directory\n" + 99 * "frame\n",

@@ -192,7 +192,7 @@ def lock_bytes(store: Path, key: str) -> bytes | None:
 
 
 def key_of_lock(path: Path) -> str | None:
-    """The key of the overlay of a lock; ``None`` where there is no lock."""
+    """The key of the overlay of a lock, or ``None`` without a lock."""
     try:
         return overlay.key_of(regular_file.read_bytes(path))
     except OSError:

@@ -48,7 +48,7 @@ def run(
     copied first.
 
     Raises:
-        UsageError: there is no such overlay in this project.
+        UsageError: this project has no such overlay.
         BaseMismatch: its lock does not apply to this base.
         StoreError: store or lock can't be written. The lock is unchanged.
     """
