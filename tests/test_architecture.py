@@ -8,13 +8,11 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
 import vllm_plugins
-from vllm_plugins.startup import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +246,7 @@ def test_importing_the_package_imports_nothing() -> None:
     assert loaded_by("import vllm_plugins") == {"vllm_plugins"}
 
 
-STARTUP = ("_log", "hook", "activation", "overlay", "marker", "_trust", "settings")
+STARTUP = ("hook", "activation", "overlay", "marker", "_trust", "settings")
 HOOK = {"vllm_plugins", "vllm_plugins.startup", *(f"vllm_plugins.startup.{name}" for name in STARTUP)}
 ENVS = "vllm_plugins.startup._vllm_envs"  # one more where vLLM is imported
 # What a vLLM process has not loaded by then anyway.
@@ -268,16 +266,6 @@ def test_the_hook_loads_only_what_a_start_needs() -> None:
     loaded = loaded_by("import vllm_plugins.startup.hook")
     assert others(loaded) == HOOK
     assert loaded & LATER <= of_logging()
-
-
-def test_the_logger_refers_to_no_module_that_a_start_loads() -> None:
-    """``logging`` never lets go of it, and the interpreter would take longer to end than the hook to run."""
-    __import__("vllm_plugins.startup.hook")
-    for function in logger.filters:
-        names = function.__globals__  # type: ignore[union-attr]
-        assert names["__name__"] == "vllm_plugins.startup._log"
-        modules = [value.__name__ for value in names.values() if isinstance(value, ModuleType)]
-        assert [name for name in modules if name.startswith("vllm_plugins")] == []
 
 
 def test_a_start_that_is_up_to_date_loads_no_more(place: Place, index: Index) -> None:
