@@ -205,13 +205,13 @@ def finish(active: tuple[Path, Marker] | None) -> None:
         _expected = _expected[0], _PASSED_ON
         variables.pass_on(variables.EXPECT, _expected[0])
     if "prometheus_client" in sys.modules:
-        from vllm_plugins.startup.ranks import _vllm_metrics
+        from vllm_plugins.startup import _vllm_process
 
-        _vllm_metrics.show(active)
+        _vllm_process.show(active)
     if "torch.distributed" in sys.modules:
-        from vllm_plugins.startup.ranks import _vllm_group
+        from vllm_plugins.startup import _vllm_process
 
-        _vllm_group.watch(active)
+        _vllm_process.compare_ranks(active)
 
 
 def hold(store: Path, key: str) -> None:
