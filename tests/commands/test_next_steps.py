@@ -56,7 +56,7 @@ IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 NODE = f"{TAKEN}a_node_becomes_like_its_server"
 SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
-LINK = "tests/startup/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify"
+LINK = "tests/commands/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_variables_name"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
@@ -252,7 +252,7 @@ RUN = {
     "replace the link, which an earlier release has written: vllm-plugins sync --bake; or remove it: vllm-plugins sync "
     "--unbake": LINK,
     "take {…} out of PYTHONPATH, then run vllm-plugins verify again": LINK,
-    "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/startup/test_baked_link.py::"
+    "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/commands/test_baked_link.py::"
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
