@@ -143,6 +143,9 @@ def test_another_version_is_refused(value: str, hint: str) -> None:
         "${BASE}/x.git",
         "https://example.org/@scope/x.git",
         "https://example.org/x@y",
+        "ssh://git@example.org:2222/x.git",
+        "ssh://git@example.org:${PORT}/x.git",
+        "ssh://git@[::1]:22/x.git",
     ],
 )
 def test_the_address_of_a_repository_is_accepted(value: str) -> None:
@@ -158,6 +161,12 @@ LOGIN = 'write %40 in the path, or %2F for a "/" in a password'
         ("https://${x y}@example.org/x", "'https://****@example.org/x' has an invalid variable; write ${NAME}, with letters, digits and '_'"),
         ("https://example.org/${}", "'https://example.org/${}' has an invalid variable; write ${NAME}, with letters, digits and '_'"),
         ("git+https://example.org/x", "remove git+: write 'https://example.org/x'"),
+        ("git+https://example.org/x@v1", "remove git+: write url: 'https://example.org/x', ref: 'v1'"),
+        ("git+https://${T}@example.org/x.git@a/b#egg=x&subdirectory=y/z", "remove git+: write url: 'https://****@example.org/x.git', ref: 'a/b', subdirectory: 'y/z'"),
+        ("git+https://ada@example.org/x#subdirectory=y", "remove git+: write url: 'https://****@example.org/x', subdirectory: 'y'"),
+        ("git+ssh://git@example.org/x.git@v1", "remove git+: write url: 'ssh://git@example.org/x.git', ref: 'v1'"),
+        ("git+ssh://git@example.org:a/x.git@v1", "remove git+: write url: 'git@example.org:a/x.git', ref: 'v1'"),
+        ("ssh://git@example.org:a/x.git", "'ssh://git@example.org:a/x.git' has no port after its colon; write 'git@example.org:a/x.git'"),
         ("ftp://example.org/x", "the scheme ftp:// is not supported; use https, http, ssh, file or user@host:path"),
         ("ext::sh -c x", "'ext::sh -c x' names a program, which is not allowed; use https, http, ssh, file or user@host:path"),
         ("HTTPS://example.org/x", "the scheme HTTPS:// is not supported; write https"),

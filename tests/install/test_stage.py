@@ -84,6 +84,12 @@ def test_other_distributions_than_those_of_the_lock_are_refused(
     assert error.next_step == OTHER_INSTALLER
 
 
+@pytest.mark.parametrize(("installed", "locked"), [("1.0.0", "1.0"), ("1.0.0-RC.1", "1.0rc1"), ("1.0", "1.0.0")])
+def test_an_equal_version_counts_as_the_one_of_the_lock(site: Path, installed: str, locked: str) -> None:
+    stages.install(site, version=installed)
+    assert check(site, {"tiny": locked}).distributions[0].version == locked
+
+
 def test_an_editable_distribution_may_have_any_version(site: Path) -> None:
     stages.install(site, version="9.9")
     assert check(site, {"tiny": None}).distributions[0].version == "9.9"

@@ -65,11 +65,14 @@ class Links:
 
     @contextlib.contextmanager
     def walk(
-        self, *roots: str | Root, base: Base = BASE, preferred: Mapping[NormalizedName, str] | None = None
+        self,
+        *roots: str | Root,
+        base: Base = BASE,
+        preferred: Mapping[NormalizedName, str] | None = None,
+        config: PipConfig | None = None,
     ) -> Iterator[Walk]:
-        """A walk from some plugins over these files."""
-        config = PipConfig(index_url=None, find_links=(self.directory.as_uri(),))
-        with Index(config) as index:
+        """A walk from some plugins over these files, or those of another configuration."""
+        with Index(config or PipConfig(index_url=None, find_links=(self.directory.as_uri(),))) as index:
             candidates = Candidates(base=base, index=index, caches=None, reporter=Reporter(line=self.reported.append))
             plugins = tuple(root(item) if isinstance(item, str) else item for item in roots)
             yield Walk(base=base, candidates=candidates, roots=plugins, preferred=preferred or {})

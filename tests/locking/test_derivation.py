@@ -10,6 +10,7 @@ import pytest
 from packaging.tags import sys_tags
 
 from tests.kit import advisory, projects, values
+from tests.kit.raw_wheel import RawWheel
 from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import HashMismatch, LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
@@ -262,6 +263,15 @@ def test_a_wheel_next_to_the_lock_is_of_its_package(tmp_path: Path, index: Index
         f"tiny: {path.name} contains {name} {version}",
         "tiny: its wheel next to the lock is in no directory of find-links",
     ]
+
+
+def test_a_wheel_whose_metadata_writes_an_equal_version_is_of_its_package(tmp_path: Path, index: Index) -> None:
+    path = RawWheel(name="tiny", says_version="1.0.0").write(tmp_path / "wheels")
+    lock = values.lock(values.package(wheels=(local(path),), find_links=True))
+    found, _ = derived(tmp_path, lock, None, find={path.name: path})
+    assert not any("contains" in line for line in found)
+    longer = tiny(index, version="1.0.0")  # the lock says 1.0
+    assert derived(tmp_path, values.lock(of_index(index, longer)), index)[0] == []
 
 
 def test_a_wheel_of_find_links_is_in_such_a_directory(tmp_path: Path, index: Index) -> None:

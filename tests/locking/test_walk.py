@@ -9,14 +9,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.kit.raw_wheel import RawWheel
-from tests.locking.links import BASE, root
+from tests.locking.links import BASE, Links, root
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.documents import base
 from vllm_plugins.locking._search.findings import Root
 from vllm_plugins.packages.metadata import Metadata
+from vllm_plugins.packages.pip_config import PipConfig
 
 if TYPE_CHECKING:
-    from tests.locking.links import Links
+    from pathlib import Path
 
 NAME = canonicalize_name
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -96,6 +97,28 @@ def test_unknown_names_and_versions_are_distinguished(links: Links) -> None:
         "needy": "needy 1.0 requires absent==9.9; no index has a distribution of this name",
         "choosy": "choosy 1.0 requires demo>=2; no release satisfies >=2; there is 1.5 and 1 other release",
     }
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ((), "the index has this name without any file, as after a deletion or in quarantine"),
+        (("demo-1.0.exe",), "the index has neither a wheel nor a .tar.gz or .zip of it: demo-1.0.exe"),
+        (
+            ("demo-1.egg", "demo-2.egg", "demo-2004d.zip", "demo-3.egg"),
+            "the index has neither a wheel nor a .tar.gz or .zip of it: demo-1.egg, demo-2.egg, demo-2004d.zip and 1 more",
+        ),
+    ],
+)
+def test_a_name_that_an_index_has_without_a_release_is_told_from_an_unknown_one(
+    tmp_path: Path, listed: tuple[str, ...], reason: str
+) -> None:
+    (tmp_path / "demo").mkdir()
+    page = "".join(f'<a href="{name}">{name}</a>' for name in listed)
+    (tmp_path / "demo" / "index.html").write_text(f"<!DOCTYPE html><html><body>{page}</body></html>")
+    links = Links(directory=tmp_path)
+    with links.walk("demo", config=PipConfig(index_url=tmp_path.as_uri())) as walk:
+        assert {name: str(found) for name, found in walk.run().items()} == {"demo": reason}
 
 
 def test_a_prerelease_is_taken_only_where_there_is_nothing_else(links: Links) -> None:

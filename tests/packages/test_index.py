@@ -78,6 +78,23 @@ def test_a_name_that_no_index_has_has_no_files(index: indexes.Index, code: int) 
             assert _names(opened) == []
 
 
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [((), ()), (("tiny-1.0-py2.7.egg", "tiny-1.0.exe", "tiny-2004d.tar.gz"),) * 2],
+)
+def test_a_page_without_a_usable_file_is_told_from_a_missing_one(
+    listed: tuple[str, ...], found: tuple[str, ...], tmp_path: Path
+) -> None:
+    page = tmp_path / "simple" / "tiny"
+    page.mkdir(parents=True)
+    links = "".join(f'<a href="{name}">{name}</a>' for name in listed)
+    (page / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
+    with Index(PipConfig(index_url=(tmp_path / "simple").as_uri())) as opened:
+        assert _names(opened) == []
+        assert opened.listed(TINY) == found
+        assert opened.listed(canonicalize_name("other")) is None
+
+
 def _as(kind: str) -> Callable[[faulty.Reply], None]:
     """The right page under this ``Content-Type``."""
 

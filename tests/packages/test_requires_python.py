@@ -22,7 +22,7 @@ NAME = "tiny-1.0-py3-none-any.whl"
 
 @pytest.mark.parametrize(
     ("value", "read"),
-    [(">=3.9", ">=3.9"), (">=3.6.*", None), ("", ""), ("three", None), (">=3.9,<4.0.*", None), (">=3.9, !=3.10.*", "!=3.10.*,>=3.9")],
+    [(">=3.9", ">=3.9"), (">=3.6.*", None), ("three", None), (">=3.9,<4.0.*", None), (">=3.9, !=3.10.*", "!=3.10.*,>=3.9")],
 )  # fmt: skip
 def test_an_invalid_requires_python_of_an_index_counts_as_none(value: str, read: str | None) -> None:
     page = f'<a href="{NAME}#sha256={"0" * 64}" data-requires-python="{value.replace(">", "&gt;")}">{NAME}</a>'
@@ -32,6 +32,16 @@ def test_an_invalid_requires_python_of_an_index_counts_as_none(value: str, read:
     (from_json,) = simple_api.from_json(data, base=URL, index=None)
     assert from_html.requires_python == from_json.requires_python == read
     assert from_html.odd_python == from_json.odd_python == (read is None)
+
+
+@pytest.mark.parametrize("value", ["", " ", ","])
+def test_an_empty_requires_python_is_none_and_valid(value: str) -> None:
+    page = f'<a href="{NAME}" data-requires-python="{value}">{NAME}</a>'
+    (from_html,) = simple_api.from_html(page, base=URL, index=None)
+    item = {"filename": NAME, "url": NAME, "hashes": {}, "requires-python": value}
+    (from_json,) = simple_api.from_json(json.dumps({"files": [item]}).encode(), base=URL, index=None)
+    assert (from_html.requires_python, from_html.odd_python) == (None, False)
+    assert (from_json.requires_python, from_json.odd_python) == (None, False)
 
 
 @pytest.fixture

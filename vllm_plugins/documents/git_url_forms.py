@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["FILE", "FORMS", "HTTP", "NAME", "SCHEMES", "SCP", "SSH", "VARIABLE"]
+__all__ = ["FILE", "FORMS", "HTTP", "NAME", "SCHEMES", "SCP", "SSH", "VARIABLE", "of_ssh"]
 
 SCHEMES = ("https", "http", "ssh", "file")
 # Each form as a message shows it.
@@ -18,3 +18,11 @@ HTTP = re.compile(r"(?P<scheme>https?)://(?:(?P<user>[^/]*)@)?(?P<rest>[^@/]+(?:
 SSH = re.compile(r"ssh://(?:(?P<user>[^/@]*)@)?(?P<host>[^-/@][^/@]*)/.+")
 SCP = re.compile(r"(?:[^-/@:\s][^/@:\s]*@)?(?:[^-/@:\s\[][^/@:\s\[]*|\[[^]/@\s]+\]):[^:].*")
 FILE = re.compile(r"file:///.+")
+# What follows the colon is a path. ssh would take it for a port, or the whole for a host.
+_NO_PORT = re.compile(r"ssh://((?:[^/@]*@)?[^-/@:\[$][^/@:\[]*):([^/$:]*[^0-9/$:][^/:]*/?.*)")
+
+
+def of_ssh(url: str) -> str:
+    """The URL as git takes it where a path follows the host as in ``ssh://git@host:path``: ``git@host:path``."""
+    found = _NO_PORT.fullmatch(url)
+    return url if found is None else f"{found[1]}:{found[2]}"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from packaging.utils import BuildTag, NormalizedName
 
-__all__ = ["marker", "pinned_name", "ranks", "requirement", "specifiers", "version", "wheel_name"]
+__all__ = ["as_written", "marker", "pinned_name", "ranks", "requirement", "specifiers", "version", "wheel_name"]
 
 _TOO_LONG = re.compile(r"[0-9]{500}")  # no sha256 has as many, nor any version
 _MOST_PARENTHESES = 100
@@ -42,6 +42,11 @@ def version(text: str) -> Version:
     if _TOO_LONG.search(text):
         raise InvalidVersion(f"{text[:40]!r}… has a number of too many digits")
     return Version(text)
+
+
+def as_written(found: Version, other: str | None) -> str:
+    """A version in the form of an equal one: a wheel of that name, ``1.0``, may have METADATA that says ``1.0.0``."""
+    return other if other is not None and version(other) == found else str(found)
 
 
 def pinned_name(pin: str) -> NormalizedName:

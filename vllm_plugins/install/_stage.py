@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.core.humanize import shortened
+from vllm_plugins.documents import versions
 from vllm_plugins.install._checks import import_path, owners, record_rows
 from vllm_plugins.install._checks.owners import BAD_WHEEL, title
 from vllm_plugins.packages import metadata, unpacked
@@ -109,7 +110,8 @@ def check(
         core = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
         if core.name not in expected or expected[core.name] is not None:  # an editable one names its project
             import_path.check_path_files(title(info.name), site, [row.path for row in rows])
-        found[core.name] = Distribution(name=core.name, version=str(core.version), entry_points=core.entry_points)
+        version = versions.as_written(core.version, expected.get(core.name))
+        found[core.name] = Distribution(name=core.name, version=version, entry_points=core.entry_points)
     if differences := sorted(_differences(expected, found)):
         raise InstallError(
             "the installed distributions are not those of the lock", details=differences, next_step=_OTHER_INSTALLER

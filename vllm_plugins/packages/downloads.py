@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import requests
 import urllib3
 
-from vllm_plugins.core import atomic, flock, progress
+from vllm_plugins.core import atomic, flock, progress, regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # For a position: where the server starts (at zero, if it knows no ranges), and the bytes from there on.
     Body = Callable[[int], tuple[int, Generator[bytes]]]
 
-__all__ = ["RESUMABLE", "UNCOMPRESSED", "Mismatch", "body", "fetch", "read", "sweep", "whole"]
+__all__ = ["RESUMABLE", "UNCOMPRESSED", "Mismatch", "body", "fetch", "of_file", "read", "sweep", "whole"]
 
 RESUMABLE = 16 << 20  # bytes; a smaller file is faster downloaded again than its part is kept track of
 
@@ -180,3 +180,14 @@ def _receive(out: BinaryIO, file: File, body: Body, attempts: int, step: progres
         raise Mismatch(f"{file.size} bytes", f"{out.tell()} bytes")
     if file.sha256 is not None and digest.hexdigest() != file.sha256:
         raise Mismatch(f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
+
+
+def of_file(path: Path, start: int) -> Generator[bytes]:
+    """Read a file of this machine from a position on; fails as a download does."""
+    try:
+        with regular_file.opened(path) as stream:
+            stream.seek(start)
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise requests.ConnectionError(error) from error

@@ -36,7 +36,6 @@ WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather 
 
 _MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
 _MAX_DOCUMENT = 8 << 20  # bytes
-_CHUNK = 1 << 18  # bytes
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 # Answers that may also mean that a login is missing.
 _DENIED = (401, 403)
@@ -51,6 +50,7 @@ class Index:
         self.cooldown = cooldown
         self._known: dict[NormalizedName, tuple[File, ...] | SourceError] = {}
         self._known_links: dict[str, list[File]] = {}
+        self._listed: dict[NormalizedName, list[str]] = {}
         self._missing: set[str] = set()
         self._session = session.open_session(config)
 
@@ -102,13 +102,22 @@ class Index:
             raise known
         return known
 
+    def listed(self, name: NormalizedName) -> tuple[str, ...] | None:
+        """All that the pages of a distribution list, releases or not; ``None`` if no index has a page of it."""
+        self.files(name)
+        found = self._listed.get(name)
+        return None if found is None else tuple(dict.fromkeys(found))
+
     def _read_pages(self, name: NormalizedName) -> tuple[File, ...]:
         found: list[File] = []
         denied: list[SourceError] = []
         own = self._config.own_index(name)
         for index in self._config.indexes if own is None else (own.url,):
-            page = f"{index.rstrip('/')}/{name}/"
-            found += self._page(page, index=public_url(index), denied=denied)
+            page, before = f"{index.rstrip('/')}/{name}/", len(denied)
+            listed = self._page(page, index=public_url(index), denied=denied)
+            found += listed
+            if page not in self._missing and len(denied) == before:
+                self._listed.setdefault(name, []).extend(file.filename for file in listed)
         for links in self._config.find_links if own is None else ():
             if links not in self._known_links:
                 self._known_links[links] = self._links(links)
@@ -258,6 +267,7 @@ class Index:
             return simple_api.from_html(_read(path), base=path.as_uri(), index=index)
         if not path.parent.parent.is_dir():
             denied.append(self._error(url, FileNotFoundError(f"{path.parent.parent} is not a directory")))
+        self._missing.add(url)
         return []
 
     def _links(self, links: str) -> list[File]:
@@ -283,7 +293,7 @@ class Index:
     def _body(self, file: File, start: int) -> tuple[int, Generator[bytes]]:
         try:
             if file.is_local:
-                return start, _blocks(_path(file.url), start)
+                return start, downloads.of_file(_path(file.url), start)
 
             def get(headers: dict[str, str]) -> requests.Response:
                 return self._request("GET", file.url, index=file.index, headers=headers)
@@ -318,16 +328,6 @@ class Index:
 def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
     archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
     return archive
-
-
-def _blocks(path: Path, start: int) -> Generator[bytes]:
-    try:
-        with regular_file.opened(path) as stream:
-            stream.seek(start)
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-    except OSError as error:
-        raise requests.ConnectionError(error) from error
 
 
 def _path(url: str) -> Path:

@@ -191,9 +191,12 @@ class _Anchors(HTMLParser):
 
 @functools.lru_cache(maxsize=1024)  # the files of a page say few different things
 def _specifiers(value: str) -> dict[str, Any]:
-    """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip."""
+    """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip.
+
+    Some indexes write an empty one for each file that has none.
+    """
     try:
-        return {"requires_python": str(versions.specifiers(value))}
+        return {"requires_python": str(versions.specifiers(value)) or None}
     except InvalidSpecifier:
         return {"odd_python": True}
 

@@ -168,7 +168,7 @@ def url(value: str) -> str | None:
     if "${" in rest:
         return f"{quoted(value)} has an invalid variable; write ${{NAME}}, with letters, digits and '_'"
     if value.startswith("git+"):
-        return f"remove git+: write {quoted(value.removeprefix('git+'))}"
+        return _of_pip(value.removeprefix("git+"))
     scheme = SCHEME.match(value)
     if scheme is not None:
         wrong = _scheme_url(scheme[1], value[scheme.end() :], value)
@@ -177,6 +177,20 @@ def url(value: str) -> str | None:
     else:
         wrong = _plain_url(value)
     return wrong or _tail(value)
+
+
+def _of_pip(value: str) -> str:
+    """What to write for a URL of pip, maybe with a ref and a subdirectory. ``value`` is the part after ``git+``."""
+    address, _, fragment = value.partition("#")
+    head, at, tail = (
+        address.rpartition("@") if "@" in address.partition("://")[2].partition("/")[2] else (address, "", "")
+    )
+    below = re.search(r"(?:^|&)subdirectory=([^&]+)", fragment)
+    parts = [f"url: {quoted(forms.of_ssh(head))}"]
+    parts += [f"ref: {quoted(tail)}"] if at else []
+    parts += [f"subdirectory: {quoted(below[1])}"] if below is not None else []
+    written = ", ".join(parts) if len(parts) > 1 else quoted(forms.of_ssh(head))
+    return f"remove git+: write {written}"
 
 
 def _scheme_url(scheme: str, rest: str, value: str) -> str | None:
@@ -188,6 +202,8 @@ def _scheme_url(scheme: str, rest: str, value: str) -> str | None:
     host, slash, tail = rest.partition("/")
     if not host or host.rpartition("@")[2].startswith("-") or not slash or not tail:
         return f"{quoted(value)} has no path to a repository; write {scheme}://host/path"
+    if scheme == "ssh" and (address := forms.of_ssh(value)) != value:
+        return f"{quoted(value)} has no port after its colon; write {quoted(address)}"
     if scheme != "ssh" and "@" in host and "@" in tail:
         # Where the login ends would be a guess, and a part of a password could reach the lock.
         remedy = 'write %40 in the path, or %2F for a "/" in a password'

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from packaging.version import Version
+
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
@@ -156,7 +158,7 @@ class Derivation:
             if path is None:
                 return [Difference(package=name, what=f"{wheel.filename} is not in plugins.wheels/")]
             self._metadata[name] = content = metadata.inspect(path)
-            if (content.name, str(content.version)) != (name, package.version):
+            if (content.name, content.version) != (name, Version(package.version)):
                 what = f"{wheel.filename} contains {content.name} {content.version}"
                 found.append(Difference(package=name, what=what))
         if self.index is not None and (self._is_far(package) or package.find_links):
@@ -282,7 +284,7 @@ class Derivation:
 
 def _has_version(file: File, package: Package) -> bool:
     found = simple_api.version(file.filename, package.name)
-    return found is not None and str(found) == package.version
+    return found is not None and found == Version(package.version)
 
 
 def _points(points: tuple[tuple[str, str, str], ...]) -> str:

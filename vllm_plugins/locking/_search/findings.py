@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from packaging.specifiers import SpecifierSet
 
-from vllm_plugins.core.humanize import count
+from vllm_plugins.core.humanize import count, enumeration
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words
 
@@ -25,6 +25,7 @@ __all__ = ["Finding", "Kind", "Need", "Root", "chain", "conflict", "nothing", "t
 Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
 
 _MOST_SHOWN = 20  # distributions of a path
+_FILES, _LONGEST = 3, 80  # how many files of an index are named, and how much of each name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +103,17 @@ def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Fin
     )
 
 
-def nothing(every: Sequence[Candidate], specifier: SpecifierSet) -> Finding:
-    """Why no release of a distribution is admitted: the index has none, or none of such a version."""
+def nothing(every: Sequence[Candidate], specifier: SpecifierSet, listed: Sequence[str] | None) -> Finding:
+    """Why no release of a distribution is admitted: the index has none, or none of such a version.
+
+    ``listed`` are the files on the pages of its name; ``None`` without a page.
+    """
+    if not every and listed:
+        files = enumeration([file[:_LONGEST] for file in listed], _FILES)
+        return Finding(kind="unknown", reason=f"the index has neither a wheel nor a .tar.gz or .zip of it: {files}")
+    if not every and listed is not None:
+        empty = "the index has this name without any file, as after a deletion or in quarantine"
+        return Finding(kind="unknown", reason=empty)
     if not every:
         return Finding(kind="unknown", reason="no index has a distribution of this name")
     more = f" and {count(len(every) - 1, 'other release')}" if len(every) > 1 else ""

@@ -119,7 +119,8 @@ class Walk:
         """Try the releases that a specifier admits, the newest first."""
         admitted = self._ordered(self.candidates.admitted(name, specifier), is_root=is_root)
         if not admitted:
-            return findings.nothing(self.candidates.all(name), specifier)
+            every = self.candidates.all(name)
+            return findings.nothing(every, specifier, None if every else self.candidates.index.listed(name))
         newest: Finding | None = None
         tried = 0
         for number, candidate in enumerate(admitted):
