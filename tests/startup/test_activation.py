@@ -15,10 +15,10 @@ from unittest.mock import call as mock_call
 import pytest
 
 from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
-from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import _vllm_process, activation, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup._trial import alongside
-from vllm_plugins.startup.ranks import _vllm_group, _vllm_metrics, expectation
+from vllm_plugins.startup.ranks import expectation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -550,7 +550,7 @@ def test_nothing_serves_before_a_load_check_alongside_has_ended(monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("module", "observer", "function"),
-    [("torch.distributed", _vllm_group, "watch"), ("prometheus_client", _vllm_metrics, "show")],
+    [("torch.distributed", _vllm_process, "compare_ranks"), ("prometheus_client", _vllm_process, "show")],
 )
 def test_groups_are_compared_and_metrics_shown_in_a_process_that_has_their_modules(
     monkeypatch: pytest.MonkeyPatch, module: str, observer: ModuleType, function: str

@@ -12,7 +12,7 @@ import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core.errors import NodeMismatch
-from vllm_plugins.startup import logger, overlay
+from vllm_plugins.startup import _vllm_process, logger, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.ranks import _vllm_group, expectation
 
@@ -73,8 +73,8 @@ def form(
     c10d._get_default_store = lambda: store  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.distributed", torch)
     monkeypatch.setitem(sys.modules, "torch.distributed.distributed_c10d", c10d)
-    _vllm_group.watch(active)
-    _vllm_group.watch(active)  # vLLM calls the hook more than once in a process
+    _vllm_process.compare_ranks(active)
+    _vllm_process.compare_ranks(active)  # vLLM calls the hook more than once in a process
     for _ in range(wrappers):
         other: dict[str, Any] = {"__name__": "another"}
         exec(WRAP, other)

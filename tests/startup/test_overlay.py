@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,53 @@ def test_the_directory_that_a_process_was_started_in_is_no_part_of_the_base(
     monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in (first, *more)])
     monkeypatch.setenv("PYTHONPATH", ":".join(f"{tmp_path}/{name}" for name in named.split(":") if name))
     assert overlay.base_paths() == ((str(tmp_path / first),) if is_base else ())
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A directory with one distribution, in which this process has searched a module."""
+    monkeypatch.setattr(sys, "path_importer_cache", dict(sys.path_importer_cache))
+    (tmp_path / "base/one-1.0.dist-info").mkdir(parents=True)
+    search(tmp_path / "base")
+    return str(tmp_path / "base")
+
+
+def search(directory: Path | str) -> None:
+    PathFinder.find_spec("nothing_of_this_name", [str(directory)])
+
+
+def test_a_directory_that_was_searched_is_not_listed_again(searched: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = overlay.listing([searched])
+    assert first.splitlines()[2:] == ["one-1.0.dist-info"]
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "listdir")
+        assert overlay.listing([searched]) == first
+    sys.path_importer_cache.clear()
+    assert overlay.listing([searched]) == first
+
+
+@pytest.mark.parametrize("change", ["installed", "removed", "gone"])
+def test_a_directory_that_has_changed_since_its_search_is_listed(searched: str, change: str) -> None:
+    os.utime(searched, ns=(1, 1))  # the clock of a file system has ticks
+    search(searched)
+    if change == "installed":
+        os.mkdir(f"{searched}/two-1.0.dist-info")
+    else:
+        os.rmdir(f"{searched}/one-1.0.dist-info")
+    if change == "gone":
+        os.rmdir(searched)
+    expected = ["one-1.0.dist-info", "two-1.0.dist-info"] if change == "installed" else []
+    assert overlay.listing([searched]).splitlines()[2:] == expected
+
+
+def test_a_relative_entry_is_listed_where_the_process_is(
+    searched: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    search("base")
+    (tmp_path / "elsewhere/base/two-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert overlay.listing(["base"]).splitlines()[2:] == ["two-1.0.dist-info"]
 
 
 def test_a_process_in_a_directory_that_was_deleted_has_a_base(

@@ -216,11 +216,12 @@ def test_a_finder_that_has_no_list_is_asked_for_each_name(
 
     class Finder:
         def __init__(self, real: importlib.machinery.FileFinder) -> None:
-            self.find_spec = real.find_spec
+            self.path, self.find_spec = real.path, real.find_spec
 
     put(front, "tiny.py")
     real = importlib.machinery.FileFinder(str(front), (importlib.machinery.SourceFileLoader, [".py"]))
     monkeypatch.setitem(sys.path_importer_cache, str(front), Finder(real))
-    monkeypatch.setattr(activation, "FileFinder", Finder)
-    assert activation.may_be_shadowed(marker(tmp_path / "a", "other:run", "tiny:run"))
-    assert not activation.may_be_shadowed(marker(tmp_path / "b", "other:run", "another:run"))
+    monkeypatch.setattr(overlay, "FileFinder", Finder)
+    for many in NAMES.values():
+        assert activation.may_be_shadowed(marker(tmp_path / str(len(many)), *many))
+        assert not activation.may_be_shadowed(marker(tmp_path / f"x{len(many)}", *(f"x{name}" for name in many)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.startup import overlays
-from vllm_plugins.startup import _vllm_cache, _vllm_envs, activation, overlay
+from vllm_plugins.startup import _vllm_cache, _vllm_process, activation, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Backend:
 
 def test_covered_files_leave_the_list_of_traced_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     envs = vllm_envs(monkeypatch)
-    _vllm_envs.register()
+    _vllm_process.register()
     assert factor(tmp_path, b"1", PATCH, ("front", STATS, "class It: ...\n")) is not None
     site = overlay.directory(tmp_path, overlay.key_of(b"1")) / "site"
     backend = Backend(
@@ -139,7 +139,7 @@ def vllm_envs(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> Any:
 def test_all_our_variables_are_known_to_vllm_and_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     envs = vllm_envs(monkeypatch, compile_factors=dict)
     for _ in range(2):
-        _vllm_envs.register()
+        _vllm_process.register()
     assert set(variables.VARIABLES) <= envs.environment_variables.keys()
     monkeypatch.setenv("VLLM_PLUGIN_CONFIG", "/a/path")
     assert envs.environment_variables["VLLM_PLUGIN_CONFIG"]() is None
@@ -149,15 +149,15 @@ def test_all_our_variables_are_known_to_vllm_and_constant(monkeypatch: pytest.Mo
 def test_variables_that_vllm_knows_itself_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     envs = vllm_envs(monkeypatch)
     envs.environment_variables["VLLM_PLUGIN_LOCK"] = lambda: "vLLM's own"
-    _vllm_envs.register()
+    _vllm_process.register()
     assert envs.environment_variables["VLLM_PLUGIN_LOCK"]() == "vLLM's own"
 
 
 def test_a_fixed_list_of_variables_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in 0.10.2 to 0.11."""
     envs = vllm_envs(monkeypatch, compute_hash=lambda: "vllm")
-    _vllm_envs.register()
-    _vllm_envs.register()
+    _vllm_process.register()
+    _vllm_process.register()
     expected = factor(tmp_path, b"1", PATCH)
     assert envs.compute_hash() == f"vllm {expected}"
 
@@ -165,4 +165,4 @@ def test_a_fixed_list_of_variables_is_completed(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("envs", [None, ModuleType("vllm.envs"), SimpleNamespace(environment_variables=[])])
 def test_another_vllm_is_left_alone(monkeypatch: pytest.MonkeyPatch, envs: Any) -> None:
     monkeypatch.setitem(sys.modules, "vllm.envs", envs)
-    _vllm_envs.register()
+    _vllm_process.register()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.startup import overlays
-from vllm_plugins.startup import hook, overlay
-from vllm_plugins.startup.ranks import _vllm_metrics
+from vllm_plugins.startup import _vllm_process, hook, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +23,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with overlays.process(tmp_path, monkeypatch):
         monkeypatch.setenv("VLLM_PLUGIN_LOCK", str(tmp_path / "plugins.lock"))
         monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
-        monkeypatch.setattr(_vllm_metrics, "_gauge", None)
-        monkeypatch.setattr(_vllm_metrics, "_shown", None)
+        monkeypatch.setattr(_vllm_process, "_gauge", None)
+        monkeypatch.setattr(_vllm_process, "_shown", None)
         yield tmp_path
 
 
@@ -73,7 +72,7 @@ def test_a_server_without_plugins_shows_that(place: Path, shown: dict[tuple[str,
 
 def test_without_the_library_nothing_is_loaded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "prometheus_client", raising=False)
-    monkeypatch.setattr(_vllm_metrics, "show", pytest.fail)
+    monkeypatch.setattr(_vllm_process, "show", pytest.fail)
     hook.general()
     assert place.exists()
 

@@ -21,7 +21,7 @@ from vllm_plugins.install._checks import _vllm_start as start
 from vllm_plugins.packages import pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.startup import _vllm_listing as listing
-from vllm_plugins.startup import hook, settings
+from vllm_plugins.startup import _vllm_process, hook, settings
 from vllm_plugins.startup.ranks import _vllm_group
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def moved(sources: Mapping[str, str]) -> Iterator[str]:
     if ENVS in trees:
         yield from _of_variables(trees[ENVS])
     yield from _of_groups([trees[path] for path in (PLUGINS, PLATFORMS, IO, LOGITS) if path in trees])
-    if GROUPS_OF_RANKS in trees and not _looks_up(trees[GROUPS_OF_RANKS], _vllm_group.FUNCTION):
-        yield f"{GROUPS_OF_RANKS} does not call torch's {_vllm_group.FUNCTION} by its module: nodes are not compared"
+    if GROUPS_OF_RANKS in trees and not _looks_up(trees[GROUPS_OF_RANKS], _vllm_process.FUNCTION):
+        yield f"{GROUPS_OF_RANKS} does not call torch's {_vllm_process.FUNCTION} by its module: nodes are not compared"
     for path, process in LOADERS.items():
         if path in trees and not _calls(trees[path], GENERAL):
             yield f"{path} does not call {GENERAL}: it was {process} that loaded general plugins there"

@@ -96,7 +96,7 @@ def test_a_change_of_plugins_and_the_compile_cache(world: Place, model: Path, mo
 KEYS = """\
 import os, sys
 import vllm.envs as envs
-from vllm_plugins.startup import _vllm_envs
+from vllm_plugins.startup import _vllm_process
 from vllm.platforms.interface import Platform
 
 def key():
@@ -105,7 +105,7 @@ def key():
         return hash_factors(envs.compile_factors())
     return envs.compute_hash()
 
-_vllm_envs.register()
+_vllm_process.register()
 before = key()
 for site in sys.argv[1:]:
     if child := os.fork():

@@ -5,18 +5,64 @@ Here are the logger, the base of frozen values and the id of this machine. A mod
 
 from __future__ import annotations
 
+import atexit
 import functools
+import logging
 import os
 from typing import TYPE_CHECKING, Any, NoReturn, dataclass_transform
-
-from vllm_plugins.startup._log import logger, prepare_logging
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Record", "logger", "machine", "prepare_logging"]
 
+# A child of vLLM's own logger, so that its lines have vLLM's format and process prefix.
+logger = logging.getLogger("vllm.plugins.manager")
+
+# vLLM's own format (0.8.5 to 0.33), without the prefix that it gives to each process.
+_FORMAT = "%(levelname)s %(asctime)s [%(filename)s:%(lineno)d] %(message)s"
+_DATE = "%m-%d %H:%M:%S"
 _BOOT = "/proc/sys/kernel/random/boot_id"
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Escape what others wrote in a line: the output of a program, or the message of a plugin's exception."""
+    message = record.getMessage()
+    if not message.isprintable():
+        from vllm_plugins.core.printable import printable
+
+        record.msg, record.args = printable(message), ()
+    return True
+
+
+def _forget_functions() -> None:
+    """Take our functions off the logger, which ``logging`` keeps for good.
+
+    They refer to this package, so to all modules of ours. The interpreter, when it ends, frees at once what nothing
+    refers to. It would clear our modules one by one otherwise, which takes longer than importing some of them.
+    """
+    logger.filters.clear()
+    logger.handlers.clear()
+
+
+logger.addFilter(_make_printable)
+atexit.register(_forget_functions)
+
+
+def prepare_logging(level: str | None) -> None:
+    """Give the logger a handler where vLLM has not configured logging yet. ``level`` is ``Settings.log_level``.
+
+    The API server does that after it has parsed its arguments (``vllm.logger.configure_logging``), which is later
+    than it resolves the platform: an installation would show no progress. vLLM's own handlers then replace ours.
+    """
+    if level is None or logger.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
+    handler.addFilter(lambda _: not (logging.getLogger("vllm").handlers or logging.getLogger().handlers))
+    logger.addHandler(handler)
+    number = logging.getLevelName(level.upper())
+    logger.setLevel(number if isinstance(number, int) else logging.INFO)
 
 
 def machine() -> str:

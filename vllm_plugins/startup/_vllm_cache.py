@@ -7,7 +7,7 @@ without it. The path of an overlay contains the key of its lock, so any other lo
 So the contents of all files that could change a graph are one factor, and the paths of those files are taken out of
 the list of traced files. Seen in vLLM 0.15 to 0.32: ``vllm.envs.compile_factors`` calls the getter of each variable.
 ``VllmBackend.__call__`` calls that before it reads ``compilation_config.traced_files``. In 0.11, the variables in the
-key are a fixed list (see ``_vllm_envs``).
+key are a fixed list (see ``_vllm_process``).
 """
 
 from __future__ import annotations

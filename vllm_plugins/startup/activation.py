@@ -6,17 +6,17 @@ An overlay may also be on the path already: inherited from the parent process, o
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import sys
 import time
-from importlib.machinery import FileFinder, PathFinder
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import machine, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from pathlib import Path
 
     from vllm_plugins.startup.marker import Marker
@@ -48,7 +48,7 @@ _IN_LIBRARY = os.path.join(_LIBRARY, "")
 _ARCHIVE = os.path.join(os.path.dirname(_LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")
 _PACKAGES = ("/site-packages", "/dist-packages")
 
-_FEW = 20  # names that are found faster one by one in the listing of a directory than by looking at all of it
+_FEW = 5  # names that are searched in all directories faster than the listings of these directories are read
 HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
@@ -112,38 +112,24 @@ def may_be_shadowed(marker: Marker) -> bool:
     modules = marker.top_level
     if any(map(sys.modules.__contains__, modules)):
         return True
-    for entry in overlay.entries():
-        if overlay.key_in(entry) is not None:
-            break
-        is_installed = entry.endswith(_PACKAGES) or entry in (_LIBRARY, _ARCHIVE) or entry.startswith(_IN_LIBRARY)
-        if not is_installed and _may_have(entry, modules):
-            return True
-    return False
-
-
-def _may_have(entry: str, modules: frozenset[str]) -> bool:
-    """Whether the import system would look for one of these modules in a path entry, and may find it there.
-
-    A directory was listed when the first module was searched in it. The finder looks at the directory's time at each
-    search, and lists it again after a change: one search makes its list current for all names. A list counts whatever
-    the suffix, and a directory without code counts too. Archives and what other path hooks serve are searched.
-    """
-    names = list(modules)
-    try:
-        finder = sys.path_importer_cache.get(entry or os.getcwd())
-    except FileNotFoundError:  # the working directory was deleted
-        return False
-    listed: Collection[str] | None = None
-    if type(finder) is FileFinder:  # a subclass may find more
-        if names and finder.find_spec(names.pop()) is not None:
-            return True
-        listed = getattr(finder, "_path_cache", None)
-    if listed is None:
-        return any(PathFinder.find_spec(name, [entry]) is not None for name in names)
+    before = itertools.takewhile(lambda entry: overlay.key_in(entry) is None, overlay.entries())
+    path = [entry for entry in before if not _is_installed(entry)]
     if len(modules) > _FEW:
-        return not modules.isdisjoint([name.partition(".")[0] for name in listed])
-    lines = "\n".join(["", *listed])  # a name with a line break may make it true, and is then looked at more closely
-    return not modules.isdisjoint(listed) or any(f"\n{name}." in lines for name in modules)
+        return any(PathFinder.find_spec(name, [entry]) for entry in path for name in _listed(entry, modules))
+    return any(PathFinder.find_spec(name, path) for name in modules)
+
+
+def _is_installed(entry: str) -> bool:
+    return entry.endswith(_PACKAGES) or entry in (_LIBRARY, _ARCHIVE) or entry.startswith(_IN_LIBRARY)
+
+
+def _listed(entry: str, modules: frozenset[str]) -> frozenset[str]:
+    """Those of the modules that a path entry may have. Archives and what other path hooks serve may have any."""
+    try:
+        listed = overlay.listed(entry or os.getcwd())
+    except OSError:  # the working directory was deleted
+        return frozenset()
+    return modules if listed is None else modules.intersection(name.partition(".")[0] for name in listed)
 
 
 def is_confirmed(key: str) -> bool:
@@ -219,13 +205,13 @@ def finish(active: tuple[Path, Marker] | None) -> None:
         _expected = _expected[0], _PASSED_ON
         variables.pass_on(variables.EXPECT, _expected[0])
     if "prometheus_client" in sys.modules:
-        from vllm_plugins.startup.ranks import _vllm_metrics
+        from vllm_plugins.startup import _vllm_process
 
-        _vllm_metrics.show(active)
+        _vllm_process.show(active)
     if "torch.distributed" in sys.modules:
-        from vllm_plugins.startup.ranks import _vllm_group
+        from vllm_plugins.startup import _vllm_process
 
-        _vllm_group.watch(active)
+        _vllm_process.compare_ranks(active)
 
 
 def hold(store: Path, key: str) -> None:

@@ -19,6 +19,8 @@ from vllm_plugins.startup import Record, overlay
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vllm_plugins.startup.marker import Marker
+
 __all__ = ["Switch", "last_switches", "projects", "read", "shorten", "switch"]
 
 LIMIT = 1 << 16  # bytes
@@ -76,19 +78,25 @@ def projects(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def switch(store: Path, tail: bytes, registry: bytes | None) -> None:
-    """Note a switch, whose line ends with ``tail``, and write the registry of the overlay unless it is ``None``.
+def switch(store: Path, tail: bytes, marker: Marker | None) -> bool:
+    """Note a switch, whose line ends with ``tail``, and copy the registry of the overlay unless it is ``None``.
 
     The history is written first. After a kill in between, the switch is made again and has two lines, and no switch
-    is without one.
+    is without one. Returns whether that was done: not where the overlay's registry is damaged.
 
     Raises:
         OSError: the store can't be written.
     """
+    registry = None
+    if marker is not None:
+        registry = overlay.content(f"{overlay.directory(store, marker.key)}/{overlay.REGISTRY}")
+        if overlay.sha256(registry) != marker.registry_sha256:
+            return False
     _note(store / overlay.HISTORY, tail)
     if registry is not None:
         # A start need not wait for the disk: what a power cut takes away, the next start writes again.
         atomic.write(store / overlay.REGISTRY, registry, durable=False)
+    return True
 
 
 def _note(path: Path, tail: bytes) -> None:

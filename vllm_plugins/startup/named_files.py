@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockMissing, UsageError
+from vllm_plugins.core.errors import LockMissing, StoreError, UsageError, remedy
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.settings import MANIFEST, PYLOCK
 
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_manifest", "check_owner", "content", "no_lock", "one_file", "recorded_name"]
+__all__ = [
+    "check",
+    "check_manifest",
+    "check_owner",
+    "content",
+    "no_lock",
+    "one_file",
+    "recorded_name",
+    "unreadable",
+    "unreadable_store",
+]
 
 
 def check(settings: Settings) -> None:
@@ -151,4 +161,24 @@ def no_lock(settings: Settings) -> LockMissing:
         "the manifest has no lock, and nothing is installed without one",
         where=str(settings.lock),
         next_step=f"vllm-plugins lock --config {settings.manifest}",
+    )
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """The error that a lock or manifest can't be read."""
+    return StoreError(
+        f"{path.name} can't be read",
+        where=str(path),
+        found=error.strerror or str(error),
+        next_step=remedy(error, "read"),
+    )
+
+
+def unreadable_store(place: str, error: OSError) -> StoreError:
+    """The error that the marker of an overlay can't be read."""
+    return StoreError(
+        "the store can't be read",
+        where=place,
+        found=error.strerror or str(error),
+        next_step=f"{remedy(error, 'read')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
     )

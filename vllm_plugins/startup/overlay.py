@@ -13,12 +13,13 @@ import json
 import os
 import stat
 import sys
+from importlib.machinery import FileFinder
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup.marker import EntryPoint, Failure, Marker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "interpreter",
     "key_in",
     "key_of",
+    "listed",
     "listing",
     "mirror",
     "opened",
@@ -121,14 +123,9 @@ def read_marker(store: Path, key: str) -> Marker | None:
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError, remedy
+        from vllm_plugins.startup import named_files
 
-        raise StoreError(
-            "the store can't be read",
-            where=place,
-            found=error.strerror or str(error),
-            next_step=f"{remedy(error, 'read')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
-        ) from error
+        raise named_files.unreadable_store(place, error) from error
     marker = Marker.from_json(text)
     # A backup may have restored the marker without the modules.
     return marker if marker is not None and marker.key == key and os.path.isdir(site(store, key)) else None
@@ -187,22 +184,33 @@ def fingerprint_of(base: str) -> str:
 def listing(paths: Sequence[str] | None = None) -> str:
     """The base as text: the interpreter, its version, and the names of the distributions, one a line.
 
-    It takes one directory listing for each path entry: names and versions are in the names of the metadata
-    directories (PEP 376), or in that of the entry itself for an egg. A name that begins with ``~`` is what pip leaves
-    of an interrupted uninstallation, which is not installed.
+    Names and versions are in the names of the metadata directories (PEP 376), or in that of the entry itself for an
+    egg. A name that begins with ``~`` is what pip leaves of an interrupted uninstallation, which is not installed.
     """
-    names: list[str] = []
+    names: set[str] = set()
     for entry in base_paths() if paths is None else paths:
         if entry.endswith(_EGG):
-            names.append(os.path.basename(entry))
+            names.add(os.path.basename(entry))
         try:
-            names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED) and name[0] != "~"]
-        except NotADirectoryError:
-            names += [os.path.basename(entry)] if entry.endswith(_ARCHIVES) else []
-        except OSError:  # missing or not readable: nothing is imported from it either
-            continue
+            found = listed(entry) or os.listdir(entry)
+        except OSError as error:  # missing or not readable: nothing is imported from it either
+            found = [os.path.basename(entry)] if error.errno == errno.ENOTDIR and entry.endswith(_ARCHIVES) else []
+        names.update([name for name in found if name.endswith(_INSTALLED) and name[0] != "~"])
     version = ".".join(map(str, sys.version_info[:3]))
-    return "\n".join([interpreter(), version, *sorted(set(names))])
+    return "\n".join([interpreter(), version, *sorted(names)])
+
+
+def listed(entry: str) -> Collection[str] | None:
+    """The names in a directory of the path, as this process has listed it; ``None`` if it has not.
+
+    The import system lists a directory when it first searches it, and again when the directory's time has changed,
+    which a search looks at. Another listing would take as long as half of a start.
+    """
+    finder = sys.path_importer_cache.get(entry)
+    if type(finder) is not FileFinder or finder.path != entry:  # not a directory, or another working directory's
+        return None
+    finder.find_spec("")
+    return getattr(finder, "_path_cache", None)
 
 
 def read_file(path: Path) -> bytes | None:
@@ -216,14 +224,9 @@ def read_file(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError, remedy
+        from vllm_plugins.startup import named_files
 
-        raise StoreError(
-            f"{path.name} can't be read",
-            where=str(path),
-            found=error.strerror or str(error),
-            next_step=remedy(error, "read"),
-        ) from error
+        raise named_files.unreadable(path, error) from error
 
 
 def content(path: str) -> bytes:
@@ -284,15 +287,11 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
             is_mirrored = sha256(content(f"{store}/{REGISTRY}")) == marker.registry_sha256
         if is_mirrored and _ends_with(f"{store}/{HISTORY}", tail):
             return True
-        registry = None if is_mirrored else content(f"{directory(store, marker.key)}/{REGISTRY}")
-        if registry is not None and sha256(registry) != marker.registry_sha256:
-            return False
         from vllm_plugins.startup import history
 
-        history.switch(store, tail, registry)
+        return history.switch(store, tail, None if is_mirrored else marker)
     except OSError:  # a read-only store, whose registry stays as it is
         return is_mirrored
-    return True
 
 
 def _ends_with(path: str, tail: bytes) -> bool:

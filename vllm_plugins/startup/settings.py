@@ -272,11 +272,11 @@ def is_disabled() -> bool:
 
 
 def register() -> None:
-    """Make our variables known to vLLM, where it is imported: see ``_vllm_envs``."""
+    """Make our variables known to vLLM, where it is imported: see ``_vllm_process``."""
     if "vllm" in sys.modules:
-        from vllm_plugins.startup import _vllm_envs
+        from vllm_plugins.startup import _vllm_process
 
-        _vllm_envs.register()
+        _vllm_process.register()
 
 
 def disable() -> None:

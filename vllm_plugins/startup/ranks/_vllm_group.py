@@ -14,7 +14,6 @@ Groups that other programs form are left alone.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -25,48 +24,25 @@ from vllm_plugins.startup import logger
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from vllm_plugins.core.errors import NodeMismatch
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["CALLER", "FUNCTION", "watch"]
+__all__ = ["CALLER", "compare"]
 
 CALLER = "vllm.distributed.parallel_state"
-FUNCTION = "init_process_group"
 PATIENCE = 30.0  # seconds: the ranks are in the group, and write at once; one without this package never does
 
 _KEY = "vllm_plugins/{}"
 _EDITED = "vllm_plugins/{}/edited"
 _WRAPPERS = 6  # functions of others between vLLM and ours, and one
 
-_active: tuple[Path, Marker] | None = None
-
-
-def watch(active: tuple[Path, Marker] | None) -> None:
-    """Compare the ranks of each group that vLLM forms in this process, which has this overlay, from now on."""
-    global _active  # noqa: PLW0603 - the function of torch that we replace is the process's
-    _active = active
-    torch: Any = sys.modules["torch.distributed"]
-    real: Callable[..., Any] | None = getattr(torch, FUNCTION, None)  # not in a build without distributed packages
-    if real is None or hasattr(real, "compares_plugins"):
-        return
-
-    @functools.wraps(real)
-    def init_process_group(*args: Any, **kwargs: Any) -> Any:
-        result = real(*args, **kwargs)
-        if _is_of_vllm():
-            _compare(torch)
-        return result
-
-    init_process_group.compares_plugins = True  # type: ignore[attr-defined]
-    setattr(torch, FUNCTION, init_process_group)
-
 
 def _is_of_vllm() -> bool:
     """Whether vLLM forms the group. Others may have put a function around ours, as we do around torch's."""
-    frame = sys._getframe(2)  # noqa: SLF001 - whose group it is
+    frame = sys._getframe(3)  # noqa: SLF001 - whose group it is: the caller of our function in place of torch's
     for _ in range(_WRAPPERS):
         if frame.f_globals.get("__name__") == CALLER:
             return True
@@ -76,12 +52,16 @@ def _is_of_vllm() -> bool:
     return False
 
 
-def _compare(torch: Any) -> None:
-    """Compare this rank with others, and stop vLLM only if they are known to differ.
+def compare(torch: Any, active: tuple[Path, Marker] | None) -> None:
+    """Compare this rank, which has this overlay, with others, and stop vLLM only if they are known to differ.
+
+    Called when a group was formed. Groups of others than vLLM are left alone.
 
     Raises:
         NodeMismatch: another rank has other plugins, or none.
     """
+    if not _is_of_vllm():
+        return
     try:
         size = torch.get_world_size()
         if size == 1:
@@ -102,8 +82,8 @@ def _compare(torch: Any) -> None:
         if mismatch is not None:
             raise mismatch
     far = {number: node for number, text in others.items() if (node := _node(text)) not in (None, own["node"])}
-    if far and "files=" in value and _active is not None:
-        _compare_files(store, rank, far, *_active)
+    if far and "files=" in value and active is not None:
+        _compare_files(store, rank, far, *active)
 
 
 def _compare_files(store: Any, rank: int, far: Mapping[int, str], place: Path, marker: Marker) -> None:
