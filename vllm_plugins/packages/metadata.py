@@ -216,13 +216,13 @@ def _normal_hash(text: str) -> str:
     size = _SIZES.get(algorithm.lower())
     if not equals or size is None:
         return text
+    plain = value.translate(_PLAIN)
     try:
-        digest = (
-            bytes.fromhex(value)
-            if len(value) == 2 * size
-            else base64.b64decode(value.translate(_PLAIN), validate=True)
-        )
-    except ValueError:  # also base64 without its padding, as it should be, of another algorithm
+        if len(value) == 2 * size:
+            digest = bytes.fromhex(value)
+        else:
+            digest = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError:
         return text
     return hashes.record_form(digest, algorithm.lower()) if len(digest) == size else text
 
