@@ -200,6 +200,8 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "name a proxy that begins with http:// in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and `proxy` of pip's configuration, or exclude "
+    "the host with NO_PROXY": "tests/packages/test_proxies.py::test_a_host_that_the_next_step_excludes_is_read",
     "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of": "tests/faults/"
     "test_pipes.py::test_a_pipe_or_a_device_in_a_directory_of_wheels",
     "remove it, or take its directory out of find-links, which `pip config list` shows": "tests/faults/test_pipes.py::"

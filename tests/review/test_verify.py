@@ -484,6 +484,19 @@ def test_bytecode_without_its_source_was_not_compiled_from_it(world: World) -> N
         assert f"not compiled from its source: {name}" in report.problems
 
 
+@pytest.mark.parametrize("name", ["tool.pyc", bytecode.place("tool.py")])
+def test_bytecode_that_a_wheel_has_in_place_of_a_source_is_noted(world: World, name: str) -> None:
+    data = bytecode.compiled(b"x = 1\n", "tool.py") or b""
+    odd = wheel()
+    odd.entries.append((name, data, 0o100644))
+    locked = world.unpack(odd)
+    report = world.verify(package(locked))
+    assert report.problems == ()
+    assert f"bytecode without a source: {name}" in report.notes
+    (world.site / name).write_bytes(bytecode.compiled(b"x = 2\n", "tool.py") or b"")
+    assert world.verify(package(locked)).problems == (f"differs from RECORD: {name}",)
+
+
 def test_what_a_reviewer_must_know_is_noted(world: World, tmp_path: Path) -> None:
     files = {
         "json.py": "x = 1\n",

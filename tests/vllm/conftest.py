@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit.place import Place
-
 from . import environment, plain, plugins
+from .warm import World
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
+    from tests.kit.place import Place
     from tests.kit.repositories import Repository
     from tests.kit.templates import Templates
 
@@ -55,7 +55,7 @@ def remembered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_world(root: Path, index: Index | None, cache: Path) -> Place:
     """One user's world around the vLLM environment. Without an index, pip is configured as this machine has it."""
-    place = Place(
+    place = World(
         root=root,
         index_url=None if index is None else index.url,
         interpreter=str(PYTHON),

@@ -43,7 +43,18 @@ PINS = {"0.11.0": ["transformers<4.58"]}
 LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec", "triton")
 # What the processes of a server import at their beginning, in releases that have it; and what they import later.
 IMPORTED = ("vllm.entrypoints.openai.api_server", "vllm.v1.engine.core", "vllm.v1.worker.cpu_worker")
+IMPORT = """\
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError:  # another release
+        pass
+print("", *sys.modules, sep=" ")
+"""
 COMPILED = ("vllm", "torch/_dynamo", "torch/_inductor", "sympy/combinatorics", "sympy/physics/units")
+# What is imported in each process of a server: vLLM, plugins, and what reads a variable that a server sets.
+NOT_BEFORE = ("vllm", "vllm_plugins", "prometheus_client", "prometheus_fastapi_instrumentator", "__main__")
 ROOT = Path(__file__).parents[2]
 
 
@@ -70,8 +81,9 @@ def _make(directory: Path, release: str) -> Path:
             uv.install(python, "--no-deps", str(wheel))
         _name_vllm(python, release)
         uv.install(python, f"{ROOT}[uv]")
-        _compile(python)
         (directory / "complete").touch()
+    if not imported(python).exists():
+        _compile(python)
     installed, current = directory / "project", _digest()
     if not installed.exists() or installed.read_text(encoding="utf-8") != current:
         uv.install(python, "--no-deps", "--reinstall", str(ROOT))
@@ -99,8 +111,15 @@ def _compile(python: Path) -> None:
     subprocess.run(argv, check=False, stdout=subprocess.DEVNULL)
     # In an environment without plugins, a process writes the bytecode of all else that it imports.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    argv = [str(python), "-c", f"import {', '.join(IMPORTED)}"]
-    subprocess.run(argv, check=False, stdout=subprocess.DEVNULL, env={**env, "VLLM_PLUGINS": ""})
+    argv = [str(python), "-c", IMPORT, *IMPORTED]
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env={**env, "VLLM_PLUGINS": ""})
+    names = [name for name in done.stdout.splitlines()[-1].split() if name.partition(".")[0] not in NOT_BEFORE]
+    imported(python).write_text("\n".join(names), encoding="utf-8")
+
+
+def imported(python: Path) -> Path:
+    """The file with the names of the modules of other projects that a server imports (see ``twin``)."""
+    return python.parents[1] / "imported"
 
 
 def _name_vllm(python: Path, release: str) -> None:

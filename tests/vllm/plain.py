@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from . import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.place import Place
+
 
 OURS = ("vllm_plugins", "vllm_plugin_manager")
 
@@ -24,7 +28,8 @@ def without_manager(python: Path, into: Path) -> Path:
             (twin / entry.name).symlink_to(entry)
     (into / "bin").mkdir()
     (into / "bin" / "python").symlink_to(os.path.realpath(python))
-    (into / "pyvenv.cfg").write_text((python.parents[1] / "pyvenv.cfg").read_text())
+    for name in ("pyvenv.cfg", environment.imported(python).name):
+        shutil.copyfile(python.parents[1] / name, into / name)
     return into / "bin" / "python"
 
 

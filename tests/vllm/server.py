@@ -14,11 +14,15 @@ import requests
 
 from tests.kit import ports
 
+from . import warm
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kit.place import Place
+
+    from .warm import Running
 
 START = 600  # seconds that a server may take to start, on a machine that is busy with other things
 
@@ -105,26 +109,16 @@ def fails(world: Place, model: Path, *flags: str, **env: str) -> list[str]:
     return log.read_text(errors="replace").splitlines()
 
 
-def _start(
-    world: Place, model: Path, flags: tuple[str, ...], env: dict[str, str]
-) -> tuple[int, subprocess.Popen[bytes], Path]:
+def _start(world: Place, model: Path, flags: tuple[str, ...], env: dict[str, str]) -> tuple[int, Running, Path]:
     port = ports.choose()
     log = world.root / f"server-{port}.log"
-    argv = [world.interpreter, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *FLAGS]
+    argv = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *FLAGS]
     if "--api-server-count" in flags:
         script = world.root / "vllm_serve.py"
         script.write_text(VLLM_SERVE)
-        argv = [world.interpreter, str(script), "serve", str(model), *FLAGS]
+        argv = [str(script), "serve", str(model), *FLAGS]
     with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [*argv, "--port", str(port), *flags],
-            cwd=world.root,
-            env={**world.environment, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = warm.start(world, *argv, "--port", str(port), *flags, stdout=file, env=env)
     return port, process, log
 
 
@@ -135,7 +129,7 @@ def _is_healthy(server: Server) -> bool:
         return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Running) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=20)

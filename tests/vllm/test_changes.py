@@ -109,7 +109,7 @@ def test_what_vllm_lists_of_its_platforms_is_looked_after(world: Place, index: I
     world.run("lock")
     twice = " ".join(["vllm.platforms.cpu.CpuPlatform"] * 2)
     (world.root / "main.py").write_text(IN_A_CHILD)
-    done = world.python("-u", world.root / "main.py", traceback=True)
+    done = world.python(world.root / "main.py", traceback=True)
     assert f"PARENT {twice}" in done.stdout
     assert "LoadError: plugin 'mine' raised an error: AssertionError: only there" in done.stderr
     assert "ENDED 1" in done.stdout

@@ -62,7 +62,7 @@ def run(world: Place, model: Path, mode: str) -> tuple[list[float], bool]:
     """The output of a model, and whether vLLM compiled it in this run."""
     configuration, variables = MODES[mode]
     env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CACHE_ROOT": str(world.root / "vllm-cache"), **variables}
-    done = world.python(SCRIPT, model, json.dumps(configuration), env=env)
+    done = world.python(SCRIPT, model, json.dumps(configuration), env=env, fresh=True)
     result = json.loads(done.stdout.splitlines()[-1])
     print(mode, result)
     counters = result["counters"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +12,14 @@ import pytest
 from tests.kit import hosts
 from tests.kit.hosts import needs_hosts
 
-from . import plugins
+from . import plugins, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kit.place import Place
+
 
 pytestmark = needs_hosts
 
@@ -49,28 +50,24 @@ def group(world: Place, *others: dict[str, str], last: Path | None = None) -> It
     ``last`` is the interpreter of the last one, if it has another.
     """
     number = len(others) + 1
-    interpreters = [*[world.interpreter] * (number - 1), str(last or world.interpreter)]
+    places = [*[world] * (number - 1), replace(world, interpreter=str(last or world.interpreter))]
     script = world.root / "worker.py"
     script.write_text(WORKER)
-    with hosts.connected(number) as each:
-        processes = [
-            subprocess.Popen(
-                [*host.words(), interpreters[rank], str(script), str(rank), each[0].address, str(number)],
-                env={**world.environment, "GLOO_SOCKET_IFNAME": host.interface, **variables},
-                cwd=world.root,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank, (host, variables) in enumerate(zip(each, ({}, *others), strict=True))
-        ]
-        try:
-            outputs = [process.communicate(timeout=300)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        yield [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
+    with hosts.connected(number) as each, ExitStack() as stack:
+        processes = []
+        for rank, (place, host, variables) in enumerate(zip(places, each, ({}, *others), strict=True)):
+            output = stack.enter_context(open(world.root / f"{host.name}.log", "w+b"))
+            env = {"GLOO_SOCKET_IFNAME": host.interface, **variables}
+            words = (str(rank), each[0].address, str(number))
+            process = warm.start(place, script, *words, stdout=output, env=env, host=host)
+            stack.callback(process.kill)
+            processes.append((process, output))
+        ended = []
+        for process, output in processes:
+            code = process.wait(timeout=300)
+            output.seek(0)
+            ended.append((code, output.read().decode()))
+        yield ended
 
 
 @pytest.fixture

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from packaging.version import Version
 
-from tests.kit.place import Place
-
 from . import full_plugin, plugins
 from .conftest import PROCESSES, PYTHON
 from .plain import plain
 from .server import VLLM_SERVE, Server, serve
+from .warm import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tests.kit.index import Index
+    from tests.kit.place import Place
 
 # A group's first release, and what a plugin of it does in a server.
 DONE = {
@@ -171,7 +171,7 @@ def init(request: pytest.FixtureRequest) -> str:
 def world(tmp_path_factory: pytest.TempPathFactory, module_index: Index, init: str) -> Place:
     """A place with one plugin in all groups, installed."""
     root = tmp_path_factory.mktemp("world")
-    place = Place(root=root, index_url=module_index.url, interpreter=str(PYTHON), resolver="uv")
+    place = World(root=root, index_url=module_index.url, interpreter=str(PYTHON), resolver="uv")
     place.variables.update(
         PROBE=str(root / "probe.log"),
         VLLM_CPU_KVCACHE_SPACE="1",

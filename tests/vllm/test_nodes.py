@@ -21,7 +21,7 @@ import pytest
 from tests.kit import hosts
 from tests.kit.hosts import needs_hosts
 
-from . import plugins
+from . import plugins, warm
 from .server import FLAGS, START, VLLM_SERVE
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from tests.kit.hosts import Host
     from tests.kit.place import Place
+
+    from .warm import Running
 
 pytestmark = needs_hosts
 
@@ -52,7 +54,7 @@ KINDS = {"split": (SPLIT, SPLIT), "data parallel": (PARALLEL, PARALLEL_OTHER)}
 class Node:
     """A process of vLLM on a host."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Running, log: Path) -> None:
         self.process, self.log = process, log
 
     @property
@@ -65,16 +67,9 @@ def node(world: Place, model: Path, host: Host, *words: str, **variables: str) -
     script, log = world.root / "vllm_serve.py", world.root / f"{host.name}.log"
     script.write_text(VLLM_SERVE)
     env = {"VLLM_HOST_IP": host.address, "GLOO_SOCKET_IFNAME": host.interface, **variables}
-    argv = [*host.words(), world.interpreter, str(script), "serve", str(model), *FLAGS, "--port", "8000", *words]
     with open(log, "wb") as file:
-        process = subprocess.Popen(
-            argv,
-            cwd=world.root,
-            env={**world.environment, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        process = warm.start(
+            world, script, "serve", model, *FLAGS, "--port", "8000", *words, stdout=file, env=env, host=host
         )
     try:
         yield Node(process, log)
@@ -112,7 +107,8 @@ def installed(world: Place) -> Place:
 def test_two_hosts_with_one_lock_serve(installed: Place, model: Path, kind: str) -> None:
     with server(installed, model, kind) as (first, head, worker):
         deadline = time.monotonic() + START
-        while not is_healthy(first):
+        # A health check is an interpreter on that host: not while there is nothing to check.
+        while "Application startup complete" not in head.text or not is_healthy(first):
             assert head.process.poll() is None, head.text
             assert worker.process.poll() is None, worker.text
             assert time.monotonic() < deadline, head.text + worker.text

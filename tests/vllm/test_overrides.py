@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import plugins
+from . import plugins, warm
 from .conftest import PYTHON
 from .server import serve
 
@@ -39,10 +39,11 @@ load_general_plugins()
 @pytest.fixture
 def newer(registry: Place) -> Place:
     """A place with an override, and a plugin that writes down which transformers it meets; locked, not installed."""
-    plugins.write_one(registry, NOTE, lock=False)
-    registry.manifest.write_text(registry.manifest.read_text() + OVERRIDE)
-    registry.run("lock")
-    return registry
+    cold = warm.cold(registry)  # no process may have imported the other transformers before
+    plugins.write_one(cold, NOTE, lock=False)
+    cold.manifest.write_text(cold.manifest.read_text() + OVERRIDE)
+    cold.run("lock")
+    return cold
 
 
 def base_files() -> dict[str, tuple[int, int]]:

@@ -22,7 +22,7 @@ import pytest
 from tests.kit import ports, projects
 from tests.kit.vllm import unpack
 
-from . import plugins
+from . import plugins, warm
 from .conftest import PYTHON
 from .server import fails, serve
 
@@ -83,7 +83,7 @@ def ray_world(world: Place, tmp_path: Path) -> Place:
     machine.mkdir()
     points = {"vllm.platform_plugins": {"ray_cpu": "ray_cpu:platform"}}
     unpack(projects.wheel(machine, "ray-cpu", "1.0", entry_points=points, modules={"ray_cpu.py": PLATFORM}), machine)
-    return replace(world, paths=(machine,))
+    return replace(warm.cold(world), paths=(machine,))
 
 
 @contextmanager

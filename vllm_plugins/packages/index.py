@@ -327,6 +327,7 @@ class Index:
 
 def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
     archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
+    archives.check_installable(archive.namelist())
     return archive
 
 

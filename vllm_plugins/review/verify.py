@@ -105,14 +105,16 @@ def run(
     # Bytecode of a source that has changed is not a second problem.
     left_out = {problem.partition(": ")[2] for problem in problems}
     left_out |= set() if recompile else _unanchored(records, anchored)
-    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in left_out])
+    alone = _without_source(records)
+    compiled = [path for path in sorted(digests) if bytecode.source(path) not in left_out and path not in alone]
+    problems += _against_source(site, compiled)
     names = set(map(_name, anchored))
     return Report(
         key=marker.key,
         files=found.files,
         size=found.size,
         problems=tuple(dict.fromkeys(problems)),
-        notes=tuple(_notes(site, sorted(integrity.files(site)), base_paths)),
+        notes=tuple(_notes(site, sorted(integrity.files(site)), base_paths, sorted(alone))),
         anchored=tuple(sorted(names)),
         unanchored=tuple(sorted({_name(info) for info in records} - names)),
     )
@@ -151,6 +153,13 @@ def _unanchored(records: Mapping[str, Mapping[str, str]], anchored: Collection[s
     """The files of distributions that were not compared with their wheels, and of no other."""
     found = {path for info, rows in records.items() if info not in anchored for path in rows}
     return found.difference(*(records[info] for info in anchored))
+
+
+def _without_source(records: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Bytecode that is all there is of a module: the RECORD of its wheel has its hash, and no source."""
+    recorded = {path: digest for rows in records.values() for path, digest in rows.items()}
+    compiled = (path for path, digest in recorded.items() if digest and path.endswith(".pyc"))
+    return {path for path in compiled if bytecode.source(path) not in recorded}
 
 
 def _against_records(
@@ -287,7 +296,7 @@ def _not_compiled(paths: Sequence[str], site: str) -> list[str]:
     return problems
 
 
-def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Iterator[str]:
+def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str], alone: Sequence[str]) -> Iterator[str]:
     for path in paths:
         if path.endswith(".pth") and "/" not in path:
             does = "runs code" if metadata.runs_code(site / path) else "adds paths"
@@ -295,6 +304,8 @@ def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Itera
     native = [path for path in paths if path.endswith(_NATIVE) or ".so." in path]
     if native:
         yield f"native libraries: {', '.join(shortened(native, 10))}"
+    if alone:
+        yield f"bytecode without a source: {', '.join(shortened(alone, 10))}"
     for clash in _modules.clashes(str(site), base_paths):
         if clash.hides:
             owner = "base" if clash.path else "standard library"
