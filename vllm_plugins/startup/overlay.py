@@ -194,7 +194,9 @@ def listing(paths: Sequence[str] | None = None) -> str:
         try:
             found = listed(entry) or os.listdir(entry)
         except OSError as error:  # missing or not readable: nothing is imported from it either
-            found = [os.path.basename(entry)] if error.errno == errno.ENOTDIR and entry.endswith(_ARCHIVES) else []
+            if error.errno == errno.ENOTDIR and entry.endswith(_ARCHIVES):
+                names.add(os.path.basename(entry))
+            continue
         names.update([name for name in found if name.endswith(_INSTALLED) and name[0] != "~"])
     version = ".".join(map(str, sys.version_info[:3]))
     return "\n".join([interpreter(), version, *sorted(names)])
