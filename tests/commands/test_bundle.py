@@ -106,7 +106,8 @@ def test_a_file_that_the_index_replaced_or_removed_is_locked_again(
     done = locked.run("bundle", check=False)
     assert done.returncode == code
     assert "; if its file was removed or replaced there, lock it again: " in done.stderr
-    assert done.stderr.rstrip().endswith(step := "vllm-plugins lock --upgrade-package tiny")
+    step = "vllm-plugins lock --upgrade-package tiny"
+    assert done.stderr.rstrip().endswith(step)
     locked.run(*step.split()[1:])
     locked.run("bundle")
 

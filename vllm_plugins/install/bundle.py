@@ -171,7 +171,10 @@ def _fetch(
         except PluginsError as error:
             error.required_by = _required_by(lock, package)
             if isinstance(package, Package):
-                error.next_step = f"{error.next_step}; if its file was removed or replaced there, lock it again: {_LOCK} {package.name}"
+                again = f"{_LOCK} {package.name}"
+                error.next_step = (
+                    f"{error.next_step}; if its file was removed or replaced there, lock it again: {again}"
+                )
             raise
 
     pool = ThreadPoolExecutor(max_workers=_THREADS)

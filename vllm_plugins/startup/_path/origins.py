@@ -13,7 +13,6 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup._path import namespaces, removal
 from vllm_plugins.startup.marker import module_name
@@ -21,6 +20,7 @@ from vllm_plugins.startup.marker import module_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from vllm_plugins.core.errors import LoadError
     from vllm_plugins.startup.overlay import EntryPoint
 
 __all__ = ["check", "check_imported"]
@@ -157,6 +157,8 @@ def _has(name: str, ours: Sequence[str]) -> bool:
 
 
 def _error(point: EntryPoint, module: str, origin: str, ours: Sequence[str]) -> LoadError:
+    from vllm_plugins.core.errors import LoadError
+
     holding = [entry for entry in overlay.entries() if _is_in(origin, [entry or os.getcwd()])]
     entry = max(holding, key=len, default=None)  # one may be in another
     if module in sys.modules:
