@@ -437,6 +437,15 @@ def test_two_owners_of_one_file_must_agree_on_its_content(site: Path) -> None:
     )
 
 
+def test_a_plugin_that_requires_both_owners_of_a_file_is_named_once(site: Path) -> None:
+    stages.install(site, files={"LICENSE": b"one\n"})
+    stages.install(site, "other", files={"LICENSE": b"two\n"})
+    names = {canonicalize_name("tiny"): "1.0", canonicalize_name("other"): "1.0"}
+    with pytest.raises(InstallError) as caught:
+        _stage.check(site, _stage.clean(site), names, lambda _: ["demo"])
+    assert caught.value.required_by == "plugin 'demo'"
+
+
 def test_two_hashes_of_one_file_are_refused(site: Path) -> None:
     stages.install(site, rows=[("tiny.py", stages.digest(b"evil"), "4")])
     error = refused(site)

@@ -172,6 +172,30 @@ def test_names_and_versions_may_be_written_in_another_form(
     assert (report.problems, report.unanchored) == (problems, ("my-helper",))
 
 
+@pytest.mark.parametrize(
+    ("info", "inside", "version"),
+    [
+        ("helper-1.0_cu12", "1.0+cu12", "1.0+cu12"),
+        ("helper-1.0-1", "1.0-1", "1.0.post1"),
+        ("helper-1_2.0", "1!2.0", "1!2.0"),
+        ("Helper", "1.0", "1.0"),
+    ],
+)
+def test_metadata_says_what_a_distribution_is_whatever_its_directory_is_called(
+    world: World, info: str, inside: str, version: str
+) -> None:
+    core = f"Metadata-Version: 2.1\nName: Helper\nVersion: {inside}\n"
+    directory = world.site / f"{info}.dist-info"
+    directory.mkdir()
+    (directory / "METADATA").write_text(core)
+    row = f"{info}.dist-info/METADATA,{stages.digest(core.encode())},{len(core)}\n"
+    (directory / "RECORD").write_text(f"{row}{info}.dist-info/RECORD,,\n")
+    report = world.verify(Package(name=canonicalize_name("helper"), version=version))
+    assert (report.problems, report.unanchored) == ((), ("helper",))
+    other = world.verify(Package(name=canonicalize_name("helper"), version="9.0"))
+    assert len(other.problems) == 1
+
+
 def test_an_editable_distribution_may_have_any_version(world: World) -> None:
     world.unpack(wheel())
     assert world.verify(package(version="2.0", directory="bad")).problems == ()
