@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tests.kit.place import Completed, Place
     from tests.kit.templates import Templates
 
-EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+EDITING = "tests/cli/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 BUILD_HASHES = (
     "tests/commands/test_build_hashes.py::test_a_lock_has_the_hashes_and_a_bundle_the_files_of_build_requirements"
 )
 BUILDS = "tests/commands/test_builds_with_base.py::test_the_next_steps_of_refusals_lead_on"
 OWN_INDEX = "tests/commands/test_own_index.py::test_the_next_steps_of_refusals_lead_on"
-RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
-PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
+RUNNING = "tests/cli/test_run.py::test_the_next_steps_of_refusals_lead_on"
+PARSER = "tests/cli/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -56,7 +56,7 @@ IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 NODE = f"{TAKEN}a_node_becomes_like_its_server"
 SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
-LINK = "tests/startup/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify"
+LINK = "tests/commands/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_variables_name"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
@@ -84,17 +84,17 @@ RUN = {
     "test_output_that_is_not_taken_is_no_fault_of_the_disks_of_the_store",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
-    "name another plugin or version; to keep the entry, add it with --no-lock, and {…}": "tests/commands/test_editing.py::"
+    "name another plugin or version; to keep the entry, add it with --no-lock, and {…}": "tests/cli/test_editing.py::"
     "test_a_plugin_that_can_not_be_locked_is_added_without_the_lock",
     "name one of the plugins": EDITING,
-    "vllm-plugins completion bash": "tests/commands/test_completion.py::test_a_shell_must_be_named",
+    "vllm-plugins completion bash": "tests/cli/test_completion.py::test_a_shell_must_be_named",
     "vllm-plugins run -- vllm serve MODEL": RUNNING,
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
-    "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "add a plugin to it: vllm-plugins add NAME": "tests/cli/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
     "remove the one that is out of date, or name the lock with --lock or VLLM_PLUGIN_LOCK": "tests/commands/test_named_files.py::"
     "test_two_locks_of_one_manifest_are_refused_by_commands_and_starts",
-    "free some space, or make {…} a directory that this user can write to": "tests/commands/test_init.py::"
+    "free some space, or make {…} a directory that this user can write to": "tests/cli/test_init.py::"
     "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
@@ -140,7 +140,7 @@ RUN = {
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
-    "give it, as in {…}; for all options: {…} --help": "tests/commands/test_parser.py::"
+    "give it, as in {…}; for all options: {…} --help": "tests/cli/test_parser.py::"
     "test_a_command_that_lacks_something_shows_an_example",
     **dict.fromkeys(("vllm-plugins --help", "vllm-plugins {…} --help", "vllm-plugins --version"), PARSER),
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
@@ -185,9 +185,9 @@ RUN = {
     "list the keys: vllm-plugins history": OPTIONS,
     "name another path for {…}; one whose name is - is ./-": "tests/commands/test_streams.py::"
     "test_a_dash_in_place_of_a_file_is_standard_output",
-    "write the whole name, as in refs/heads/NAME; git show-ref {…} lists them": "tests/commands/test_diff.py::"
+    "write the whole name, as in refs/heads/NAME; git show-ref {…} lists them": "tests/cli/test_diff.py::"
     "test_a_tag_with_the_name_of_a_branch_is_not_compared_in_its_place",
-    "vllm-plugins diff ./{…} for the file, or vllm-plugins diff {…}^0 for the revision": "tests/commands/test_diff.py::"
+    "vllm-plugins diff ./{…} for the file, or vllm-plugins diff {…}^0 for the revision": "tests/cli/test_diff.py::"
     "test_a_file_with_the_name_of_a_revision_is_not_compared_in_its_place",
     "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,
     "correct --config, or write plugins.yaml there": PLACES,
@@ -200,6 +200,10 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "{…}; if its file was removed or replaced there, lock it again: {…}": "tests/commands/test_bundle.py::"
+    "test_a_file_that_the_index_replaced_or_removed_is_locked_again",
+    "name a proxy that begins with http:// in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and `proxy` of pip's configuration, or exclude "
+    "the host with NO_PROXY": "tests/packages/test_proxies.py::test_a_host_that_the_next_step_excludes_is_read",
     "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of": "tests/faults/"
     "test_pipes.py::test_a_pipe_or_a_device_in_a_directory_of_wheels",
     "remove it, or take its directory out of find-links, which `pip config list` shows": "tests/faults/test_pipes.py::"
@@ -237,7 +241,7 @@ RUN = {
     "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image": RELEASE,
     "find out who changed the lock and why; then run vllm-plugins lock, and review the difference": f"{TAKEN}"
     "a_lock_that_contradicts_plugins_yaml_is_made_again",
-    "run `vllm-plugins lock`: it keeps the pins that both sides agree on and resolves the rest": "tests/commands/"
+    "run `vllm-plugins lock`: it keeps the pins that both sides agree on and resolves the rest": "tests/cli/"
     "test_lock.py::test_the_next_step_for_a_lock_with_merge_conflicts_leads_on",
     "leave --resolver out: uv then resolves": "tests/commands/test_lock_other_bases.py::"
     "test_pip_compile_is_refused_for_it",
@@ -252,7 +256,7 @@ RUN = {
     "replace the link, which an earlier release has written: vllm-plugins sync --bake; or remove it: vllm-plugins sync "
     "--unbake": LINK,
     "take {…} out of PYTHONPATH, then run vllm-plugins verify again": LINK,
-    "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/startup/test_baked_link.py::"
+    "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/commands/test_baked_link.py::"
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",

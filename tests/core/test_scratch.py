@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,17 @@ def test_a_directory_is_removed_with_its_block(tmp_path: Path) -> None:
         (made / "inner").mkdir()
         assert made.parent == tmp_path
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_is_absolute_where_tmpdir_is_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", ".")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    with scratch.directory() as made:
+        assert made.is_absolute()
+        assert made.parent == tmp_path
 
 
 def test_a_directory_is_removed_when_its_block_fails(tmp_path: Path) -> None:

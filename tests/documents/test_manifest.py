@@ -258,6 +258,18 @@ def test_a_wrong_indentation_has_a_hint(text: str, hint: str) -> None:
     assert re.fullmatch(hint, caught.value.details[0])
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("plugins:\n", "policy: {}\n"), ("plugins: [\n", "]\n"), ("# begins\n", "plugins: []\n")]
+)
+def test_a_merge_conflict_is_named_with_its_line(before: str, after: str, line_end: str) -> None:
+    conflict = "<<<<<<< HEAD\n- {name: a}\n||||||| base\n=======\n- {name: b}\n>>>>>>> branch\n"
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse(f"{before}{conflict}{after}".replace("\n", line_end).encode(), Path("plugins.yaml"))
+    (line,) = caught.value.details
+    assert line.startswith("line 2: a merge has left a conflict here: edit the lines from <<<<<<< to >>>>>>>")
+
+
 def test_the_path_of_a_local_source_does_not_depend_on_the_locale(tmp_path: Path) -> None:
     (tmp_path / "projé").mkdir()
     code = (

@@ -27,9 +27,9 @@ MODULES = {"my_plugin.py": "def register():\n    pass\n"}
 ELSEWHERE = {
     "vllm-plugins push registry.example.org/team/plugins:v1": "tests/commands/test_images.py, with a registry",
     "vllm-plugins lock --base vllm==0.32.0": "tests/commands/test_lock_other_bases.py, with a release",
-    "vllm-plugins sync --bake": "tests/commands/test_sync.py, in an interpreter that may be changed",
+    "vllm-plugins sync --bake": "tests/cli/test_sync.py, in an interpreter that may be changed",
     "vllm-plugins status --url http://localhost:8000": "tests/vllm/test_server.py, with a server",
-    "vllm-plugins completion fish | source": "tests/commands/test_completion.py, in fish",
+    "vllm-plugins completion fish | source": "tests/cli/test_completion.py, in fish",
 }
 
 

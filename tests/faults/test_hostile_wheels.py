@@ -154,7 +154,7 @@ def test_a_second_distribution_in_a_wheel(place: Place, index: Index, installer:
 
 @INSTALLERS
 def test_no_record(place: Place, index: Index, installer: str) -> None:
-    offer(place, index, RawWheel(has_record=False).add("bad/__init__.py"))
+    forge(place, index, RawWheel(has_record=False).add("bad/__init__.py"))
     done = sync(place, installer)
     assert done.returncode == 1
     assert "RECORD" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -52,6 +53,36 @@ def test_a_good_stage_has_its_distributions_and_the_owner_of_each_file(site: Pat
     assert contents.distributions[1].entry_points == (("vllm.general_plugins", "tiny", "tiny:run"),)
     assert contents.owners["tiny.py"] == ("tiny-1.0.dist-info", stages.digest(b"x = 1\n"))
     assert contents.owners["tiny-1.0.dist-info/RECORD"] == ("tiny-1.0.dist-info", "")
+
+
+def test_a_record_that_has_a_hash_of_itself_is_written_without(site: Path) -> None:
+    info = stages.install(site)
+    record = info / "RECORD"
+    good = record.read_text()
+    record.write_text(good.replace("RECORD,,", f"RECORD,{stages.digest(b'old')},3"))
+    contents = check(site, {"tiny": "1.0"})
+    assert contents.owners["tiny-1.0.dist-info/RECORD"] == ("tiny-1.0.dist-info", "")
+    assert sorted(record.read_text().splitlines()) == sorted(good.splitlines())
+
+
+def test_a_source_whose_bytecode_would_have_too_long_a_name_stays_without(site: Path) -> None:
+    name = f"{'x' * 245}.py"
+    stages.install(site, files={name: b"x = 1\n"})
+    _stage.seal(site, check(site, {"tiny": "1.0"}).owners)
+    listed = [row[0] for row in json.loads((site.parent / integrity.FILES).read_text())]
+    assert name in listed
+    assert bytecode.place(name) not in listed
+
+
+def test_hashes_of_record_may_be_written_in_hex(site: Path) -> None:
+    record = stages.install(site) / "RECORD"
+    good = record.read_text()
+    record.write_text(
+        good.replace(stages.digest(b"x = 1\n"), f"sha256={hashlib.sha256(b'x = 1' + bytes([10])).hexdigest()}")
+    )
+    contents = check(site, {"tiny": "1.0"})
+    assert record.read_text() == "".join(sorted(good.splitlines(keepends=True)))
+    assert contents.owners["tiny.py"] == ("tiny-1.0.dist-info", stages.digest(b"x = 1\n"))
 
 
 def test_check_changes_nothing(site: Path) -> None:
@@ -406,6 +437,15 @@ def test_two_owners_of_one_file_must_agree_on_its_content(site: Path) -> None:
     )
 
 
+def test_a_plugin_that_requires_both_owners_of_a_file_is_named_once(site: Path) -> None:
+    stages.install(site, files={"LICENSE": b"one\n"})
+    stages.install(site, "other", files={"LICENSE": b"two\n"})
+    names = {canonicalize_name("tiny"): "1.0", canonicalize_name("other"): "1.0"}
+    with pytest.raises(InstallError) as caught:
+        _stage.check(site, _stage.clean(site), names, lambda _: ["demo"])
+    assert caught.value.required_by == "plugin 'demo'"
+
+
 def test_two_hashes_of_one_file_are_refused(site: Path) -> None:
     stages.install(site, rows=[("tiny.py", stages.digest(b"evil"), "4")])
     error = refused(site)
@@ -497,9 +537,9 @@ def test_metadata_without_a_name_is_refused(site: Path) -> None:
     assert refused(site).where == "tiny-1.0.dist-info"
 
 
-@pytest.mark.parametrize("end", ["=", "=x=", "x"])
+@pytest.mark.parametrize("end", ["==", "=x=", "x"])
 def test_a_hash_with_something_after_it_is_another_hash(site: Path, end: str) -> None:
-    """RECORD has base64 without padding (PEP 376)."""
+    """RECORD has base64 without padding (PEP 376); the padding of some tools is no part of the hash."""
     (site / "more.txt").write_bytes(b"good")
     stages.install(site, rows=[("more.txt", stages.digest(b"good") + end, "4")])
     with pytest.raises(HashMismatch):

@@ -58,6 +58,7 @@ class Indexes:
         self._root = root
         self._client = httpx.AsyncClient()
         self._made: dict[str, fastapi.FastAPI] = {}
+        self._none = fastapi.FastAPI(openapi_url=None)
         self._distances: dict[str, float] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -67,7 +68,7 @@ class Indexes:
             self._made[name] = self._index(self._root / name)
             distance = self._root / name / "distance"
             self._distances[name] = float(distance.read_text()) if distance.exists() else 0
-        application = self._made.get(name, fastapi.FastAPI())
+        application = self._made.get(name, self._none)
         await asyncio.sleep(self._distances.get(name, 0))
         await application({**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}, receive, send)
 

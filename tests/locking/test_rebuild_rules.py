@@ -1,4 +1,4 @@
-"""Which locked wheels are built again, and what must be the same. The builds themselves are in ``test_rebuild``."""
+"""Which locked wheels are built again, and what must be the same. The builds themselves are in ``tests/commands/test_rebuild.py``."""
 
 from __future__ import annotations
 

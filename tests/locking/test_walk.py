@@ -103,10 +103,14 @@ def test_unknown_names_and_versions_are_distinguished(links: Links) -> None:
     ("listed", "reason"),
     [
         ((), "the index has this name without any file, as after a deletion or in quarantine"),
-        (("demo-1.0.exe",), "the index has neither a wheel nor a .tar.gz or .zip of it: demo-1.0.exe"),
+        (
+            ("demo-1.0_1-py3-none-any.whl",),
+            "the index has no file with the name of a wheel or an sdist of it: demo-1.0_1-py3-none-any.whl",
+        ),
+        (("demo-1.0.exe",), "the index has no file with the name of a wheel or an sdist of it: demo-1.0.exe"),
         (
             ("demo-1.egg", "demo-2.egg", "demo-2004d.zip", "demo-3.egg"),
-            "the index has neither a wheel nor a .tar.gz or .zip of it: demo-1.egg, demo-2.egg, demo-2004d.zip and 1 more",
+            "the index has no file with the name of a wheel or an sdist of it: demo-1.egg, demo-2.egg, demo-2004d.zip and 1 more",
         ),
     ],
 )

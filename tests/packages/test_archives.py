@@ -62,6 +62,33 @@ def test_an_archive_with_two_dist_infos_is_refused() -> None:
             archives.dist_info(order)
 
 
+INFO = ["tiny-1.dist-info/METADATA", "tiny-1.dist-info/WHEEL", "tiny-1.dist-info/RECORD"]
+
+
+@pytest.mark.parametrize(
+    ("names", "flaw"),
+    [
+        (INFO[:2], "it contains no tiny-1.dist-info/RECORD"),
+        (INFO[::2], "it contains no tiny-1.dist-info/WHEEL"),
+        (
+            [*INFO, "tiny-1.data/other/x"],
+            "it contains 'tiny-1.data/other/x', and 'other' is not one of data, headers",
+        ),
+    ],
+)
+def test_a_wheel_that_no_installer_takes_is_refused(names: list[str], flaw: str) -> None:
+    with pytest.raises(zipfile.BadZipFile) as caught:
+        archives.check_installable(names)
+    assert str(caught.value).startswith(flaw)
+
+
+@pytest.mark.parametrize(
+    "more", ["tiny-1.data/", "tiny-1.data/other", "tiny-1.data/scripts/x", "tiny-2.data/other/x"]
+)
+def test_a_wheel_that_an_installer_takes_is_accepted(more: str) -> None:
+    archives.check_installable([*INFO, more])
+
+
 def test_an_archive_may_always_unpack_to_a_quarter_of_a_gigabyte() -> None:
     archives.check_size(256 << 20, 1)
 

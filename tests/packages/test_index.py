@@ -187,6 +187,25 @@ def test_metadata_of_a_large_wheel_is_read_without_downloading_it(index: indexes
     assert b"Name: tiny" in found["METADATA"]
 
 
+def test_a_large_wheel_is_read_whole_where_a_server_sends_wrong_parts(index: indexes.Index) -> None:
+    noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000))
+    index.wheel("tiny", modules={"tiny.py": f"# {noise}\n"})
+
+    def wrong(reply: faulty.Reply) -> None:
+        if "Range" not in reply.handler.headers:
+            return faulty.well(reply)
+        reply.head(206, Content_Range="bytes 0-99/100", Content_Length="100")
+        reply.handler.wfile.write(b"x" * 100)
+        return None
+
+    upstream, path = _places(index.url)
+    with faulty.serve(upstream) as server:
+        server.plan = lambda asked: wrong if asked.endswith(".whl") else None
+        with Index(PipConfig(index_url=f"{server.address}{path}", retries=0)) as opened:
+            (file,) = opened.files(TINY)
+            assert b"Name: tiny" in opened.members(file, ("METADATA",))["METADATA"]
+
+
 def test_each_of_two_indexes_at_one_host_gets_its_own_login(index: indexes.Index, tmp_path: Path) -> None:
     index.wheel("tiny")
     upstream, path = _places(index.url)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from vllm_plugins.packages._net import logins
+from vllm_plugins.packages._net import logins, session
+from vllm_plugins.packages.pip_config import PipConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLACES = (
     "https://ada:one@host.example/p/1/simple/",
@@ -65,3 +71,25 @@ def test_a_password_is_decoded() -> None:
     login = logins.find("https://coded.example/simple/x/", None, PLACES)
     assert login is not None
     assert login[1] == "c/d"
+
+
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [
+        ("ada@", ("ada", "of-netrc")),
+        ("bob@", ("bob", "")),
+        ("ada:of-url@", ("ada", "of-url")),
+        ("a%40b@", ("a@b", "")),
+    ],
+)
+@pytest.mark.parametrize("no_proxy_env", [False, True])
+def test_a_user_without_a_password_has_the_one_of_netrc(
+    login: str, sent: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, no_proxy_env: bool
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine host.example login ada password of-netrc\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    config = PipConfig(index_url=f"https://{login}host.example/simple/", no_proxy_env=no_proxy_env)
+    with session.open_session(config) as opened:
+        found = session.options(opened, config, "https://host.example/simple/tiny/", None)["auth"]
+    assert (found.username, found.password) == sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import zipfile
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from tests.kit import projects
 from tests.kit.raw_wheel import RawWheel
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.packages import metadata
 from vllm_plugins.packages.metadata import RecordEntry
@@ -128,6 +130,9 @@ def test_the_record_of_a_wheel_lists_its_own_files(tmp_path: Path) -> None:
     assert entries[0].digest.startswith("sha256=")
 
 
+DIGEST = hashes.record_form(hashlib.sha256(b"x").digest())
+
+
 def test_record_keeps_every_name_as_it_is_written() -> None:
     names = [
         "plain.py",
@@ -149,6 +154,31 @@ def test_record_may_leave_out_digest_and_size() -> None:
         RecordEntry("c.py"),
         RecordEntry("d.py", "sha256=y", "3"),
     )
+
+
+SHA512 = hashes.record_form(hashlib.sha512(b"x").digest(), "sha512")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (f"{DIGEST}=", DIGEST),
+        (f"{DIGEST}=".replace("-", "+").replace("_", "/"), DIGEST),
+        (DIGEST.replace("-", "+").replace("_", "/"), DIGEST),
+        (f"{DIGEST}==", f"{DIGEST}=="),
+        (f"{DIGEST}=x=", f"{DIGEST}=x="),
+        (f"{DIGEST}x", f"{DIGEST}x"),
+        (f"sha256={hashlib.sha256(b'x').hexdigest()}", DIGEST),
+        (f"SHA256={hashlib.sha256(b'x').hexdigest().upper()}", DIGEST),
+        (f"{SHA512}==", SHA512),
+        (f"sha512={hashlib.sha512(b'x').hexdigest()}", SHA512),
+        ("md5=nUYXKRjV==", "md5=nUYXKRjV=="),
+        ("none=", "none="),
+        ("sha256", "sha256"),
+    ],
+)
+def test_a_hash_of_record_is_read_in_each_way_to_write_it(written: str, read: str) -> None:
+    assert metadata.parse_record(f"a.py,{written},1\n") == (RecordEntry("a.py", read, "1"),)
 
 
 def test_a_record_that_is_not_csv_is_a_value_error() -> None:

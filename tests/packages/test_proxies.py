@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.packages._net import session
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
@@ -88,3 +90,28 @@ def test_a_proxy_of_pips_configuration_goes_before_the_environment(monkeypatch: 
         for _ in range(2):
             found = opened.merge_environment_settings("https://outside.example/", {}, True, None, None)["proxies"]
             assert dict(found) == {"http": PROXY, "https": PROXY}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("socks") is not None, reason="with PySocks, requests can use such a proxy"
+)
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4"])
+def test_a_proxy_that_requests_can_not_use_is_what_the_next_step_is_about(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://proxy.invalid:1080")
+    url = "https://outside.example/simple/"
+    with Index(PipConfig(index_url=url, retries=0)) as opened, pytest.raises(SourceError) as caught:
+        opened.files(canonicalize_name("one"))
+    assert caught.value.next_step == (
+        "name a proxy that begins with http:// in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and `proxy` of pip's "
+        "configuration, or exclude the host with NO_PROXY"
+    )
+
+
+def test_a_host_that_the_next_step_excludes_is_read(index: indexes.Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.invalid:1080")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    index.wheel("one")
+    with Index(PipConfig(index_url=index.url)) as opened:
+        assert len(opened.files(canonicalize_name("one"))) == 1

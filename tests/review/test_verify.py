@@ -172,6 +172,30 @@ def test_names_and_versions_may_be_written_in_another_form(
     assert (report.problems, report.unanchored) == (problems, ("my-helper",))
 
 
+@pytest.mark.parametrize(
+    ("info", "inside", "version"),
+    [
+        ("helper-1.0_cu12", "1.0+cu12", "1.0+cu12"),
+        ("helper-1.0-1", "1.0-1", "1.0.post1"),
+        ("helper-1_2.0", "1!2.0", "1!2.0"),
+        ("Helper", "1.0", "1.0"),
+    ],
+)
+def test_metadata_says_what_a_distribution_is_whatever_its_directory_is_called(
+    world: World, info: str, inside: str, version: str
+) -> None:
+    core = f"Metadata-Version: 2.1\nName: Helper\nVersion: {inside}\n"
+    directory = world.site / f"{info}.dist-info"
+    directory.mkdir()
+    (directory / "METADATA").write_text(core)
+    row = f"{info}.dist-info/METADATA,{stages.digest(core.encode())},{len(core)}\n"
+    (directory / "RECORD").write_text(f"{row}{info}.dist-info/RECORD,,\n")
+    report = world.verify(Package(name=canonicalize_name("helper"), version=version))
+    assert (report.problems, report.unanchored) == ((), ("helper",))
+    other = world.verify(Package(name=canonicalize_name("helper"), version="9.0"))
+    assert len(other.problems) == 1
+
+
 def test_an_editable_distribution_may_have_any_version(world: World) -> None:
     world.unpack(wheel())
     assert world.verify(package(version="2.0", directory="bad")).problems == ()
@@ -482,6 +506,19 @@ def test_bytecode_without_its_source_was_not_compiled_from_it(world: World) -> N
     for name in names:
         assert f"in no RECORD: {name}" in report.problems
         assert f"not compiled from its source: {name}" in report.problems
+
+
+@pytest.mark.parametrize("name", ["tool.pyc", bytecode.place("tool.py")])
+def test_bytecode_that_a_wheel_has_in_place_of_a_source_is_noted(world: World, name: str) -> None:
+    data = bytecode.compiled(b"x = 1\n", "tool.py") or b""
+    odd = wheel()
+    odd.entries.append((name, data, 0o100644))
+    locked = world.unpack(odd)
+    report = world.verify(package(locked))
+    assert report.problems == ()
+    assert f"bytecode without a source: {name}" in report.notes
+    (world.site / name).write_bytes(bytecode.compiled(b"x = 2\n", "tool.py") or b"")
+    assert world.verify(package(locked)).problems == (f"differs from RECORD: {name}",)
 
 
 def test_what_a_reviewer_must_know_is_noted(world: World, tmp_path: Path) -> None:

@@ -25,6 +25,18 @@ hook.platform()
 hook.general()
 print(json.dumps([event for event in events if isinstance(event[1], str)]))
 """
+# What a start loads to run a general plugin, in a caller that has listed our function as vLLM does.
+LOADED = """\
+import sys
+from vllm_plugins.startup import hook
+def load_general_plugins():
+    plugins = {"vllm_plugins": hook.general}
+    hook.general()
+hook.platform()
+before = set(sys.modules)
+load_general_plugins()
+print(*(name for name in sys.modules if name.startswith("vllm_plugins") and name not in before))
+"""
 # The logger after the functions of ``atexit``, as the interpreter has it when it frees the modules.
 LOGGER = """\
 import atexit
@@ -39,10 +51,14 @@ print(len(logger.filters), len(logger.handlers))
 @pytest.fixture
 def installed(place: Place, index: Index) -> Place:
     index.wheel("tiny", entry_points={"vllm.logits_processors": {"bend": "tiny:Bend"}})
+    install(place)
+    return place
+
+
+def install(place: Place) -> None:
     place.pypi("tiny")
     place.run("lock")
     place.run("sync", "--no-load-check")
-    return place
 
 
 def events(place: Place) -> list[tuple[str, str]]:
@@ -60,6 +76,17 @@ def test_a_start_lists_no_directory_again(installed: Place) -> None:
     """The interpreter has searched all of the path for ``sitecustomize``, and has listed its directories."""
     listed = [path for name, path in events(installed) if name == "os.listdir"]
     assert [path for path in listed if os.path.isdir(path)] == []
+
+
+def test_a_start_loads_four_modules_to_run_plugins(place: Place, index: Index) -> None:
+    """Nothing of errors, nor what old namespace packages or a later end of the overlay need."""
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+    index.wheel("tiny", entry_points=points, modules={"tiny.py": "def register():\n    print('ran', end=' ')\n"})
+    install(place)
+    ran, *loaded = place.python("-c", LOADED).stdout.split()
+    assert ran == "ran"
+    names = ("_vllm_listing", "entry_points", "_path", "_path.origins")
+    assert {*loaded} == {f"vllm_plugins.startup.{name}" for name in names}
 
 
 def test_the_logger_refers_to_nothing_of_ours_at_the_end(bare_place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import marshal
 import os
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import CodeType
 
-__all__ = ["compiled", "is_of", "place", "source"]
+__all__ = ["compiled", "is_of", "place", "source", "write"]
 
+_NO_PLACE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 
 
@@ -47,6 +49,24 @@ def compiled(data: bytes, name: str) -> bytes | None:
         return None
     unchecked = (0b01).to_bytes(4, "little")
     return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(data) + marshal.dumps(code)
+
+
+def write(path: str, data: bytes) -> bool:
+    """Write a bytecode file. False where there is no place for it: its name is taken, or too long.
+
+    Python imports such a module without bytecode.
+    """
+    try:
+        if not os.path.isdir(directory := os.path.dirname(path)):
+            os.makedirs(directory, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        return False
+    return True
 
 
 def is_of(found: bytes, data: bytes, name: str) -> bool:

@@ -36,7 +36,8 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
     """
     import tempfile
 
-    place = Path(tempfile.gettempdir() if parent is None else parent)
+    # With TMPDIR=., the default is relative to the working directory, and programs that we start have another one.
+    place = Path(os.path.abspath(tempfile.gettempdir()) if parent is None else parent)
     while True:
         made = Path(tempfile.mkdtemp(prefix=_prefix(place), dir=place))
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from vllm_plugins.documents import _utf8
+from vllm_plugins.documents import _utf8, merge_conflicts
 from vllm_plugins.documents._manifest import rules
 from vllm_plugins.documents._manifest.rules import quoted
 
@@ -44,6 +44,9 @@ _HINTS = (
     ("cannot start any token", "put the value in quotes"),
     ("while scanning an alias", 'a value that begins with "*" must be in quotes'),
     ("while scanning an anchor", 'a value that begins with "&" must be in quotes'),
+)
+_CONFLICT = (
+    "a merge has left a conflict here: edit the lines from <<<<<<< to >>>>>>>, and remove those of =======, too"
 )
 
 
@@ -105,6 +108,8 @@ def _compose(text: str) -> Node | None:
             column=len(before) - before.rfind("\n"),
         ) from error
     except yaml.MarkedYAMLError as error:
+        if (number := merge_conflicts.first_marker(text)) is not None:
+            raise Malformed(_CONFLICT, line=number) from error
         problem = error.problem or error.context or "not valid YAML"
         context = f"{error.context or ''} {problem}"
         hint = next((f"; {hint}" for words, hint in _HINTS if words in context), "").format(first=_first_line(text))

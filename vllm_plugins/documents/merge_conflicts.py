@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["has_markers", "sides"]
+__all__ = ["first_marker", "has_markers", "sides"]
 
 # A marker has seven characters or more: git widens those of an inner conflict, and an attribute can widen all.
 _MARKER = re.compile(r"(<{7,}|\|{7,}|={7,}|>{7,}|%{7,}|\+{7,}|-{7,}|\\{7,})(?: .*)?")
@@ -23,7 +23,12 @@ _MOST = 64  # sides; more is not what a merge leaves
 
 def has_markers(text: str) -> bool:
     """Whether a text has the first or the last line of a conflict."""
-    return any(_OPENING.fullmatch(line) for line in text.splitlines())
+    return first_marker(text) is not None
+
+
+def first_marker(text: str) -> int | None:
+    """The number, from 1, of the first line that begins or ends a conflict."""
+    return next((number for number, line in enumerate(text.splitlines(), 1) if _OPENING.fullmatch(line)), None)
 
 
 def sides(text: str) -> tuple[str, ...]:

@@ -243,9 +243,9 @@ def _differences(
             )
         )
     if failures := settings.failures(marker, base.fingerprint):
-        from vllm_plugins.startup import entry_points
+        from vllm_plugins.startup import load_errors
 
-        problems.append(entry_points.error_of(marker, failures, settings.lets_through))
+        problems.append(load_errors.of_load_check(marker, failures, settings.lets_through))
     linked = activation.active_key()
     if linked is not None and linked != marker.key:
         problems.append(

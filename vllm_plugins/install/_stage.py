@@ -213,13 +213,7 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
     data = bytecode.compiled(source, name)
     if data is None:
         return _seal([(target, owner, _NOBODY)], site) if os.path.isfile(path) else []
-    try:
-        if not os.path.isdir(directory := os.path.dirname(path)):
-            os.makedirs(directory, exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+    if not bytecode.write(path, data):
         return []  # the wheel has something else at this path
     return [(target, hashes.sha256(data), len(data))]
 
@@ -243,7 +237,8 @@ def _clean(site: Path, info: Path) -> Rows:
     _check_names(info, rows)
     notes = {f"{info.name}/{name}" for name in metadata.INSTALLER_NOTES}
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
-    for row in record_rows.merged(row._replace(path=_path(site, row.path, info)) for row in rows):
+    placed = (row._replace(path=_path(site, row.path, info)) for row in rows)
+    for row in record_rows.merged(placed, f"{info.name}/RECORD"):
         path = row.path
         if not row.digest and (site / path).is_dir() and not (site / path).is_symlink():
             continue  # some tools list directories, too

@@ -32,6 +32,7 @@ __all__ = ["Bundle", "make", "wanted", "wanted_by_builds"]
 
 _ARCHITECTURES = ("x86_64", "aarch64", "ppc64le", "s390x", "riscv64", "armv7l", "i686")
 _INTERPRETER = re.compile(r"(py|cp)3([0-9]{0,3})")
+_LOCK = "vllm-plugins lock --upgrade-package"
 _THREADS = 8
 _Pair = tuple[Package | BuildRequirement, Wheel]
 
@@ -169,6 +170,11 @@ def _fetch(
             step.advance()
         except PluginsError as error:
             error.required_by = _required_by(lock, package)
+            if isinstance(package, Package):
+                again = f"{_LOCK} {package.name}"
+                error.next_step = (
+                    f"{error.next_step}; if its file was removed or replaced there, lock it again: {again}"
+                )
             raise
 
     pool = ThreadPoolExecutor(max_workers=_THREADS)

@@ -25,7 +25,7 @@ from vllm_plugins.install import _store as stores
 from vllm_plugins.install._checks import load_result, own_changes
 from vllm_plugins.install._job import Job
 from vllm_plugins.packages import metadata, pip_config
-from vllm_plugins.startup import entry_points, overlay
+from vllm_plugins.startup import load_errors, overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run(
     )
     done = _use_installed(job) if job.settings.frozen else _synchronise(job)
     if failures := state.settings.failures(done.marker, state.base.fingerprint):
-        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
+        raise load_errors.of_load_check(done.marker, failures, state.settings.lets_through)
     return done
 
 

@@ -12,11 +12,12 @@ from vllm_plugins.core.errors import archive_errors
 
 if TYPE_CHECKING:
     import tarfile
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 __all__ = [
     "UNREADABLE",
+    "check_installable",
     "check_size",
     "check_wheel",
     "dist_info",
@@ -31,6 +32,7 @@ _MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have about 100 KiB
 # The size that an archive may always unpack to, and the largest ratio above it. Code and data shrink to a tenth.
 _MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100
 _DEEPEST = 100  # directories in one another; what walks through them may need Python's stack for each
+_PLACES = ("data", "headers", "platlib", "purelib", "scripts")  # of a `.data` directory (PEP 427)
 # The sizes that a Git LFS pointer has, and how many members of such a size are read.
 _POINTER, _MOST_POINTERS = range(110, 260), 20
 
@@ -75,6 +77,24 @@ def check_wheel(archive: zipfile.ZipFile, packed: int) -> None:
             raise zipfile.BadZipFile(f"it contains {item.filename!r}, a path that leads out of it")
         if item.filename.count("/") > _DEEPEST:
             raise zipfile.BadZipFile(f"it contains {item.filename[:80]!r}…, more than {_DEEPEST} directories deep")
+
+
+def check_installable(names: Sequence[str]) -> None:
+    """Refuse a wheel that no installer takes, by the names of its members.
+
+    Raises:
+        BadZipFile: it lacks RECORD or WHEEL, or has files for a place that does not exist.
+    """
+    info, present = dist_info(names), set(names)
+    for file in ("RECORD", "WHEEL"):
+        if f"{info}/{file}" not in present:
+            raise zipfile.BadZipFile(f"it contains no {info}/{file}, so that no installer takes it")
+    data = f"{info.removesuffix('.dist-info')}.data"
+    for name in names:
+        top, _, rest = name.partition("/")
+        if top == data and "/" in rest and (place := rest.partition("/")[0]) not in _PLACES:
+            what = f"it contains {name[:80]!r}, and {place[:20]!r} is not one of {', '.join(_PLACES)}"
+            raise zipfile.BadZipFile(what)
 
 
 def member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -181,8 +181,8 @@ class Index:
                     options = self._options(file.url, file.index)
                     with RemoteZip(file.url, initial_buffer_size=WHOLE, session=self._session, **options) as archive:
                         return read(_checked(archive, file))
-                except (RangeNotSupported, RemoteIOError):
-                    pass  # read the whole file instead
+                except (RangeNotSupported, RemoteIOError, zipfile.BadZipFile):
+                    pass  # read the whole file instead: some servers and proxies send wrong parts
             with (
                 scratch.directory() as temporary,
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
@@ -327,6 +327,7 @@ class Index:
 
 def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
     archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
+    archives.check_installable(archive.namelist())
     return archive
 
 

@@ -7,12 +7,14 @@ Only the fields that are needed are read: old wheels break today's rules in the 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import importlib.metadata
 import io
 import itertools
 import json
+import re
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from email.parser import BytesHeaderParser
@@ -22,7 +24,7 @@ from packaging.specifiers import InvalidSpecifier
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from vllm_plugins.core import foreign_json
+from vllm_plugins.core import foreign_json, hashes
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.documents import versions
 from vllm_plugins.packages import archives, requirement_lines
@@ -57,6 +59,9 @@ __all__ = [
 INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
+_NORMAL_HASH = re.compile(r"sha256=[A-Za-z0-9_-]{43}")
+_SIZES = {"sha256": 32, "sha384": 48, "sha512": 64}
+_PLAIN = str.maketrans("-_", "+/")
 _CODE = ("import ", "import\t")  # how a line of a .pth file begins that is run
 
 
@@ -190,7 +195,7 @@ def record(archive: zipfile.ZipFile) -> tuple[RecordEntry, ...]:
 
 
 def parse_record(text: str) -> tuple[RecordEntry, ...]:
-    """Read the text of a RECORD file. Paths stay as they are written.
+    """Read the text of a RECORD file. Paths stay as they are written; hashes are in the form of the specification.
 
     Raises:
         ValueError: it is not valid CSV.
@@ -200,7 +205,26 @@ def parse_record(text: str) -> tuple[RecordEntry, ...]:
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except csv.Error as error:
         raise ValueError(f"RECORD is not valid: {error}") from error
-    return tuple(RecordEntry(*row[:3]) for row in rows)
+    return tuple(RecordEntry(row[0], _normal_hash("".join(row[1:2])), *row[2:3]) for row in rows)
+
+
+def _normal_hash(text: str) -> str:
+    """A hash as the specification writes it. Some tools add padding, use another base64, or write it in hex."""
+    if not text or _NORMAL_HASH.fullmatch(text):
+        return text
+    algorithm, equals, value = text.partition("=")
+    size = _SIZES.get(algorithm.lower())
+    if not equals or size is None:
+        return text
+    plain = value.translate(_PLAIN)
+    try:
+        if len(value) == 2 * size:
+            digest = bytes.fromhex(value)
+        else:
+            digest = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        return text
+    return hashes.record_form(digest, algorithm.lower()) if len(digest) == size else text
 
 
 def format_record(entries: Iterable[RecordEntry]) -> str:

@@ -21,7 +21,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core import bytecode, hashes, regular_file, workers
-from vllm_plugins.core.errors import NotTrusted
+from vllm_plugins.core.errors import InstallError, NotTrusted
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import markers, selection, versions
@@ -93,10 +93,11 @@ def run(
     found = integrity.compare(store, marker)
     digests = integrity.listed(root, marker)
     records = {info: _record(site, info) for info in _infos(site)}
-    problems = [*found.problems, *_against_records(site, digests, records), *_against_lock(records, lock)]
+    there = {info: _identity(site, info) for info in records}
+    problems = [*found.problems, *_against_records(site, digests, records), *_against_lock(there.values(), lock)]
     anchored = []
     for info, rows in records.items():
-        package = lock.package(_name(info))
+        package = lock.package(there[info][0])
         wheel = _wheel(package, wheels) if package is not None else None
         if wheel is not None:
             anchored.append(info)
@@ -105,16 +106,18 @@ def run(
     # Bytecode of a source that has changed is not a second problem.
     left_out = {problem.partition(": ")[2] for problem in problems}
     left_out |= set() if recompile else _unanchored(records, anchored)
-    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in left_out])
-    names = set(map(_name, anchored))
+    alone = _without_source(records)
+    compiled = [path for path in sorted(digests) if bytecode.source(path) not in left_out and path not in alone]
+    problems += _against_source(site, compiled)
+    names = {there[info][0] for info in anchored}
     return Report(
         key=marker.key,
         files=found.files,
         size=found.size,
         problems=tuple(dict.fromkeys(problems)),
-        notes=tuple(_notes(site, sorted(integrity.files(site)), base_paths)),
+        notes=tuple(_notes(site, sorted(integrity.files(site)), base_paths, sorted(alone))),
         anchored=tuple(sorted(names)),
-        unanchored=tuple(sorted({_name(info) for info in records} - names)),
+        unanchored=tuple(sorted({name for name, _ in there.values()} - names)),
     )
 
 
@@ -124,8 +127,17 @@ def _infos(site: Path) -> list[str]:
     return sorted(path.relative_to(site).as_posix() for place in places for path in place.glob("*.dist-info"))
 
 
-def _name(info: str) -> NormalizedName:
-    return canonicalize_name(info.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")[0])
+def _identity(site: Path, info: str) -> tuple[NormalizedName, str]:
+    """Name and version in METADATA; where that is missing or invalid, those in the name of its directory.
+
+    Not every wheel writes that name in normal form: ``my-helper-2024.07.04``, ``helper-1.0_cu12``.
+    """
+    try:
+        found = metadata.parse(regular_file.read_bytes(site / info / "METADATA"), None, where=info)
+    except (OSError, InstallError):
+        name, _, version = info.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")
+        return canonicalize_name(name), version
+    return found.name, str(found.version)
 
 
 def _record(site: Path, info: str) -> dict[str, str]:
@@ -151,6 +163,13 @@ def _unanchored(records: Mapping[str, Mapping[str, str]], anchored: Collection[s
     """The files of distributions that were not compared with their wheels, and of no other."""
     found = {path for info, rows in records.items() if info not in anchored for path in rows}
     return found.difference(*(records[info] for info in anchored))
+
+
+def _without_source(records: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Bytecode that is all there is of a module: the RECORD of its wheel has its hash, and no source."""
+    recorded = {path: digest for rows in records.values() for path, digest in rows.items()}
+    compiled = (path for path, digest in recorded.items() if digest and path.endswith(".pyc"))
+    return {path for path in compiled if bytecode.source(path) not in recorded}
 
 
 def _against_records(
@@ -187,9 +206,8 @@ def _record_hash(digest: str) -> str:
     return record_form(bytes.fromhex(digest))
 
 
-def _against_lock(records: Iterable[str], lock: Lock) -> Iterator[str]:
-    # Not every wheel writes its name and version in normal form: `my-helper-2024.07.04.dist-info`.
-    there = {_name(info): info.removesuffix(".dist-info").rpartition("-")[2] for info in records}
+def _against_lock(found: Iterable[tuple[NormalizedName, str]], lock: Lock) -> Iterator[str]:
+    there = dict(found)
     for name, version in sorted(there.items()):
         package = lock.package(name)
         if package is None:
@@ -287,7 +305,7 @@ def _not_compiled(paths: Sequence[str], site: str) -> list[str]:
     return problems
 
 
-def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Iterator[str]:
+def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str], alone: Sequence[str]) -> Iterator[str]:
     for path in paths:
         if path.endswith(".pth") and "/" not in path:
             does = "runs code" if metadata.runs_code(site / path) else "adds paths"
@@ -295,6 +313,8 @@ def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Itera
     native = [path for path in paths if path.endswith(_NATIVE) or ".so." in path]
     if native:
         yield f"native libraries: {', '.join(shortened(native, 10))}"
+    if alone:
+        yield f"bytecode without a source: {', '.join(shortened(alone, 10))}"
     for clash in _modules.clashes(str(site), base_paths):
         if clash.hides:
             owner = "base" if clash.path else "standard library"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import activation, integrity, overlay
-from vllm_plugins.startup._path import removal
+from vllm_plugins.startup._path import origins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def _owned(site: Path, name: str) -> Iterator[str]:
 
 def _sources(site: Path) -> Iterator[str]:
     """The files of editable plugins, whose contents the lock does not know, by size and time."""
-    for entry in removal.path_file_entries(str(site)):
+    for entry in origins.path_file_entries(str(site)):
         for directory, _, names in sorted(os.walk(entry)):
             for name in sorted(names):
                 if name.endswith(".py"):

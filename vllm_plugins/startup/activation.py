@@ -311,12 +311,12 @@ def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool =
             guard.close()
     except BaseException as error:
         # `site` reports exceptions of .pth files and goes on, except for those that end a process.
-        from vllm_plugins.startup import entry_points
+        from vllm_plugins.startup import load_errors
 
         deactivate()
         if isinstance(error, Exception):
             raise
-        raise entry_points.error_in_path_file(site, error) from error
+        raise load_errors.in_path_file(site, error) from error
     entries = [entry for entry in overlay.entries() if entry not in before]
     _active = key, entries, [finder for finder in sys.meta_path if finder not in finders]
 

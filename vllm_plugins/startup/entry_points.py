@@ -2,33 +2,25 @@
 
 A plugin may do anything while it is imported or called. Whatever it raises becomes a :class:`LoadError`, so that
 ``VLLM_PLUGIN_ON_ERROR`` decides what follows. Otherwise ``sys.exit(0)`` in a plugin would stop a server silently.
+A start in which all of them work loads none of the modules with errors, which take longer than all of the hook.
 """
 
 from __future__ import annotations
 
 import importlib
-import re
-import signal
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup._path import origins
-from vllm_plugins.startup.marker import FILE_PACKAGE, module_name
-from vllm_plugins.startup.settings import FREE, LOADS
+from vllm_plugins.startup.marker import module_name
+from vllm_plugins.startup.settings import LOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from vllm_plugins.startup.overlay import EntryPoint, Failure, Marker
+    from vllm_plugins.core.errors import LoadError
+    from vllm_plugins.startup.overlay import EntryPoint
 
-__all__ = ["call", "error_in_path_file", "error_of", "load", "platform", "run"]
-
-_LONGEST = 1000  # characters of an exception's text
-
-# Compiled only where something has failed.
-_SYMBOL = r"undefined symbol: (\S+)"
-_PARTLY = "partially initialized module"
-_LIBRARY = r"(\S+): cannot open shared object file"
+__all__ = ["call", "load", "platform", "run"]
 
 
 def load(point: EntryPoint) -> Callable[[], Any]:
@@ -44,12 +36,14 @@ def load(point: EntryPoint) -> Callable[[], Any]:
         origins.check_imported(point)
         for name in filter(None, attributes.strip().split(".")):
             target = getattr(target, name)
-    except LoadError:
-        raise
     except BaseException as error:
-        raise _convert(point, "can't be loaded", error) from error
+        from vllm_plugins.core.errors import LoadError
+
+        if isinstance(error, LoadError):
+            raise
+        raise _error(point, "can't be loaded", error) from error
     if point.group != LOADS and not callable(target):
-        raise _convert(point, "can't be called", TypeError(f"{point.value} is of type {type(target).__name__}"))
+        raise _error(point, "can't be called", TypeError(f"{point.value} is of type {type(target).__name__}"))
     return target  # type: ignore[no-any-return]
 
 
@@ -62,7 +56,7 @@ def call(point: EntryPoint, function: Callable[[], Any], what: str = "raised an 
     try:
         return function()
     except BaseException as error:
-        raise _convert(point, what, error) from error
+        raise _error(point, what, error) from error
 
 
 def run(points: Iterable[EntryPoint]) -> dict[str, object]:
@@ -87,153 +81,19 @@ def platform(results: dict[str, object]) -> str | None:
         LoadError: more than one returned a name, or one returned something else.
     """
     if len(results) > 1:
-        # The rule and its wording are vLLM's (vllm.platforms.resolve_current_platform_cls_qualname, 0.8.5 to 0.33).
-        raise LoadError(
-            f"Only one platform plugin can be activated, but got: {sorted(results)}",
-            next_step="set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml",
-        )
+        from vllm_plugins.startup import load_errors
+
+        raise load_errors.several_platforms(results)
     for name, result in results.items():
-        if not isinstance(result, str):  # its text would be the plugin's own code
-            raise LoadError(
-                f"the platform plugin {name} returned a {type(result).__name__}, and not the name of a class",
-                next_step="ask the plugin's authors to return the qualified name of their platform, or set "
-                "`enabled: false` for the plugin in plugins.yaml, and run vllm-plugins lock",
-            )
+        if not isinstance(result, str):
+            from vllm_plugins.startup import load_errors
+
+            raise load_errors.no_class_name(name, result)
         return result
     return None
 
 
-def error_of(marker: Marker, failures: Iterable[Failure], allows: Callable[[str, str], bool]) -> LoadError:
-    """The error for entry points, at least one, that failed in the load check.
+def _error(point: EntryPoint, what: str, error: BaseException) -> LoadError:
+    from vllm_plugins.startup import load_errors
 
-    ``allows`` says whether vLLM uses an entry point, by group and name (``Settings.lets_through``). The error names
-    the entry points that work, and how to run only those, where ``VLLM_PLUGINS`` can choose them.
-    """
-    points = {(point.group, point.name): point for point in marker.entry_points}
-    failed = {(failure.group, failure.name): failure for failure in failures}
-    errors = [_build(points[key], failure.what, failure.found) for key, failure in failed.items()]
-    working = [point for key, point in points.items() if key not in failed and allows(*key)]
-    names = ", ".join(f"{point.name} ({point.group})" for point in working)
-    details = [f"these work: {names}"] if working else []
-    choice = _choice(failed.keys(), working)
-    if len(errors) == 1:
-        (error,) = errors
-        next_step = f"{choice}{error.next_step}"
-        return LoadError(error.what, where=error.where, found=error.found, details=details, next_step=next_step)
-    named = sorted({points[key].plugin for key in failed if _is_named(points[key])})
-    correct = (
-        f"correct `loads` of {' and '.join(f'plugin {name!r}' for name in named)} in plugins.yaml" if named else ""
-    )
-    fix = "fix these plugins or ask their authors to, or set `enabled: false` for them in plugins.yaml"
-    only_loads = all(_is_named(points[key]) for key in failed)
-    next_step = f"{correct} and run " if only_loads else f"{correct}{'; ' if named else ''}{fix} and run "
-    return LoadError(
-        f"{len(errors)} {'names in `loads`' if only_loads else 'entry points'} failed",
-        details=[*(f"{error.what} ({error.where})" for error in errors), *details],
-        next_step=f"{choice}{next_step}vllm-plugins lock",
-    )
-
-
-def _is_named(point: EntryPoint) -> bool:
-    """Whether an object is named in ``loads`` of plugins.yaml, rather than being the module of a single file."""
-    return point.group == LOADS and not point.distribution.startswith(FILE_PACKAGE)
-
-
-def _choice(failed: Iterable[tuple[str, str]], working: Iterable[EntryPoint]) -> str:
-    """How to run the working entry points only, where ``VLLM_PLUGINS`` can leave out those that failed.
-
-    It has no effect on logits processors, and chooses by name in all other groups (vllm.plugins, 0.8.5 to 0.33).
-    """
-    chosen = {point.name for point in working if point.group not in FREE}
-    if not chosen or any(group in FREE or name in chosen for group, name in failed):
-        return ""
-    return f"to run only those that work: export VLLM_PLUGINS={','.join(['vllm_plugins', *sorted(chosen)])}; else "
-
-
-def error_in_path_file(site: str, error: BaseException) -> LoadError:
-    """The error that a ``.pth`` file of an overlay ends the process."""
-    return LoadError(
-        "a .pth file of a plugin ends the process when Python reads it",
-        where=site,
-        found=_text(error),
-        next_step="set `enabled: false` for the plugin with this file in plugins.yaml, and run vllm-plugins lock",
-    )
-
-
-def _convert(point: EntryPoint, what: str, error: BaseException) -> LoadError:
-    """The error of ours for an exception of a plugin."""
-    return _build(point, f"plugin {point.plugin!r} {what}: {_text(error)}", _cause(error))
-
-
-def _text(error: BaseException) -> str:
-    """An exception as text. An interrupt, and the end that a signal demands, are raised again."""
-    if isinstance(error, KeyboardInterrupt) or _is_of_signal_handler(error):
-        raise error
-    return ": ".join(filter(None, [type(error).__name__, _message(error)]))
-
-
-def _is_of_signal_handler(error: BaseException) -> bool:
-    """Whether a signal handler of this process has raised the exception.
-
-    vLLM's engine ends on SIGTERM with a ``SystemExit`` from its handler (seen in 0.10 to 0.33), which may run while
-    a plugin does: the exception then passes through the plugin's frames, as one of its own would.
-    """
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in (signal.SIGTERM, signal.SIGINT)}
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in handlers:
-            return True
-        trace = trace.tb_next
-    return False
-
-
-def _build(point: EntryPoint, what: str, found: str) -> LoadError:
-    if point.group == LOADS:
-        if point.distribution.startswith(FILE_PACKAGE):
-            return LoadError(
-                what,
-                where=f"{point.value}, of plugin {point.plugin!r} (source: file)",
-                found=found or None,
-                next_step=f"fix the file of plugin {point.plugin!r}, or set `enabled: false` for it in plugins.yaml, "
-                "and run vllm-plugins lock",
-            )
-        return LoadError(
-            what,
-            where=f"loads: {point.value}, of plugin {point.plugin!r} in plugins.yaml",
-            found=found or None,
-            next_step=f"correct `loads` of plugin {point.plugin!r} in plugins.yaml and run vllm-plugins lock",
-        )
-    return LoadError(
-        what,
-        where=f"entry point {point.name} = {point.value} in {point.group}, of {point.distribution}",
-        found=found or None,
-        next_step=f"fix {point.distribution} or ask its authors to, or set `enabled: false` for plugin "
-        f"{point.plugin!r} in plugins.yaml and run vllm-plugins lock",
-    )
-
-
-def _message(error: BaseException) -> str:
-    """The message of an exception as one line of bounded length. A plugin's exceptions may do anything."""
-    try:
-        line = " ".join(str(error).split())
-    except BaseException:  # noqa: BLE001 - __str__ of a plugin
-        return ""
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-
-
-def _cause(error: BaseException) -> str:
-    """What an import error means, where its text tells."""
-    text = _message(error)
-    if symbol := re.search(_SYMBOL, text):
-        return f"the symbol {symbol[1]} is missing: the library was built for another torch, vLLM or C library"
-    if library := re.search(_LIBRARY, text):
-        return f"the library {library[1]} is missing on this machine"
-    name = (isinstance(error, ImportError) and error.name) or ""
-    found = ""
-    if name.partition(".")[0] == "vllm" and _PARTLY in text:
-        found = f"vLLM loads this plugin while it imports {name}: the plugin must import that in its functions"
-    elif name.startswith("vllm.") or (name == "vllm" and not isinstance(error, ModuleNotFoundError)):
-        found = f"the plugin was made for another vLLM than this one, whose {name} is different or missing"
-    elif name and isinstance(error, ModuleNotFoundError):
-        found = f"the module {name} is missing: neither the lock nor the vLLM environment contains it"
-    return found
+    return load_errors.of_exception(point, what, error)

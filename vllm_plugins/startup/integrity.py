@@ -181,10 +181,10 @@ def editable_code(store: Path, marker: Marker) -> Iterator[LoadError]:
     """
     if not marker.editable:
         return
-    from vllm_plugins.startup._path import removal
+    from vllm_plugins.startup._path import origins
 
     site = str(overlay.directory(store, marker.key) / overlay.SITE)
-    for entry in removal.path_file_entries(site):
+    for entry in origins.path_file_entries(site):
         if entry.startswith(f"{site}/"):
             continue  # other wheels name such, and they are published with the overlay
         try:

@@ -193,9 +193,10 @@ def listing(paths: Sequence[str] | None = None) -> str:
             names.add(os.path.basename(entry))
         try:
             found = listed(entry) or os.listdir(entry)
+            names.update([name for name in found if name.endswith(_INSTALLED) and name[0] != "~"])
         except OSError as error:  # missing or not readable: nothing is imported from it either
-            found = [os.path.basename(entry)] if error.errno == errno.ENOTDIR and entry.endswith(_ARCHIVES) else []
-        names.update([name for name in found if name.endswith(_INSTALLED) and name[0] != "~"])
+            if error.errno == errno.ENOTDIR and entry.endswith(_ARCHIVES):
+                names.add(os.path.basename(entry))
     version = ".".join(map(str, sys.version_info[:3]))
     return "\n".join([interpreter(), version, *sorted(names)])
 

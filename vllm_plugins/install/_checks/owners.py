@@ -45,7 +45,7 @@ def of_files(records: Mapping[Path, Rows], requirers: Callable[[NormalizedName],
             raise InstallError(
                 f"two distributions own the file {path}, with different contents",
                 found=f"{title(other)} and {title(info.name)}",
-                required_by=" and ".join(filter(None, plugins)) or None,
+                required_by=" and ".join(dict.fromkeys(filter(None, plugins))) or None,
                 next_step="set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again",
             )
     return owners

@@ -110,7 +110,9 @@ def nothing(every: Sequence[Candidate], specifier: SpecifierSet, listed: Sequenc
     """
     if not every and listed:
         files = enumeration([file[:_LONGEST] for file in listed], _FILES)
-        return Finding(kind="unknown", reason=f"the index has neither a wheel nor a .tar.gz or .zip of it: {files}")
+        return Finding(
+            kind="unknown", reason=f"the index has no file with the name of a wheel or an sdist of it: {files}"
+        )
     if not every and listed is not None:
         empty = "the index has this name without any file, as after a deletion or in quarantine"
         return Finding(kind="unknown", reason=empty)

@@ -122,6 +122,8 @@ def options(session: requests.Session, config: PipConfig, url: str, index: str |
     chosen: dict[str, Any] = {"timeout": config.timeout}
     places = config.places
     login = logins.find(url, index, places)
+    if login is not None and not login[1] and (pair := get_netrc_auth(url)) and pair[0] == login[0]:
+        login = pair  # the URL names the user alone, as pip and uv allow where netrc has the password
     if login is None and logins.is_downgrade(url, places):
         chosen["auth"] = header(None)  # None would make requests look into netrc, which knows no schemes
     elif login is None and not session.trust_env and (pair := get_netrc_auth(url)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from requests.exceptions import InvalidSchema
+
 from vllm_plugins.core.errors import SourceError, cause
 from vllm_plugins.core.redact import redact
 
@@ -17,6 +19,8 @@ _STEPS = {
     "file": "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of",
     "own index": "check the network, the URL of index {login}",
     "index": "check the network, your login, and the indexes of `pip config list`",
+    "socks": "name a proxy that begins with http:// in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and `proxy` of pip's "
+    "configuration, or exclude the host with NO_PROXY",
 }
 
 
@@ -28,6 +32,8 @@ def unreadable(
     ``what`` and ``step`` take the place of the words that fit the URL.
     """
     kind = "file" if url.startswith("file:") else "own index" if login else "index"
+    if isinstance(error, InvalidSchema) and "SOCKS" in str(error):  # requests needs another package for those proxies
+        kind = "socks"
     return SourceError(
         what or "the index can't be read",
         where=redact(url, config.secrets),

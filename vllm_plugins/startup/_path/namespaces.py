@@ -11,7 +11,6 @@ import pkgutil
 import site
 import sys
 
-from vllm_plugins.core import namespace_file
 from vllm_plugins.startup import overlay
 
 __all__ = ["add_site", "extend"]
@@ -45,8 +44,11 @@ def extend(name: str) -> None:
         if module is None or file is None or not isinstance(path, list):
             continue
         missing = [entry for entry in _portions(package) if _is_ours(entry) and entry not in path]
-        if missing and namespace_file.is_declared(file):
-            module.__path__ = [*path, *missing]
+        if missing:
+            from vllm_plugins.core import namespace_file
+
+            if namespace_file.is_declared(file):
+                module.__path__ = [*path, *missing]
 
 
 def _portions(name: str) -> list[str]:

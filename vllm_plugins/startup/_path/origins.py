@@ -7,23 +7,22 @@ imported: where a module would come from is found out before, as the import syst
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import os
-import pkgutil
 import sys
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup import overlay
-from vllm_plugins.startup._path import namespaces, removal
 from vllm_plugins.startup.marker import module_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from vllm_plugins.core.errors import LoadError
     from vllm_plugins.startup.overlay import EntryPoint
 
-__all__ = ["check", "check_imported"]
+__all__ = ["check", "check_imported", "path_file_entries"]
 
 _PACKAGES = ("site-packages", "dist-packages")
 
@@ -38,8 +37,12 @@ def check(points: Iterable[EntryPoint]) -> None:
     for point in points if ours else ():
         if not point.distribution:  # the base provides it, from wherever it has it
             continue
-        namespaces.extend(module_name(point.value))
-        module, origin = _locate(module_name(point.value), ours)
+        name = module_name(point.value)
+        if name.partition(".")[0] in sys.modules:
+            from vllm_plugins.startup._path import namespaces
+
+            namespaces.extend(name)
+        module, origin = _locate(name, ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
 
@@ -67,7 +70,23 @@ def check_imported(point: EntryPoint) -> None:
 def _directories() -> tuple[str, ...]:
     """The active overlay's directory, and those that its ``.pth`` files name: of editable plugins."""
     sites = [overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) is not None]
-    return tuple(path for site in sites for path in (site, *removal.path_file_entries(site)))
+    return tuple(path for site in sites for path in (site, *path_file_entries(site)))
+
+
+def path_file_entries(site: str) -> list[str]:
+    """The directories that the ``.pth`` files of an overlay add to the path."""
+    found: list[str] = []
+    try:
+        names = [name for name in os.listdir(site) if name.endswith(".pth")]
+    except OSError:
+        return found
+    for name in names:
+        with (
+            contextlib.suppress(OSError),  # what can't be read has added nothing
+            open(os.path.join(site, name), encoding="utf-8", errors="replace") as file,
+        ):
+            found += [os.path.abspath(os.path.join(site, line.strip())) for line in file if line.strip()]
+    return found
 
 
 def _base() -> list[str]:
@@ -119,6 +138,8 @@ def _find(module: str, path: Sequence[str] | None) -> tuple[object, importlib.ma
 
 def _find_in(module: str, path: Sequence[str]) -> importlib.machinery.ModuleSpec | None:
     """What ``PathFinder`` finds. For a namespace package in another, that requires the other to be imported."""
+    import pkgutil
+
     portions: list[str] = []
     for entry in path:
         finder = pkgutil.get_importer(entry)
@@ -157,6 +178,8 @@ def _has(name: str, ours: Sequence[str]) -> bool:
 
 
 def _error(point: EntryPoint, module: str, origin: str, ours: Sequence[str]) -> LoadError:
+    from vllm_plugins.core.errors import LoadError
+
     holding = [entry for entry in overlay.entries() if _is_in(origin, [entry or os.getcwd()])]
     entry = max(holding, key=len, default=None)  # one may be in another
     if module in sys.modules:

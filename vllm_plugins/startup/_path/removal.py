@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import overlay
+from vllm_plugins.startup._path.origins import path_file_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["path_file_entries", "remove"]
+__all__ = ["remove"]
 
 
 def remove(added: Iterable[str], finders: Iterable[object], *, forget_modules: bool) -> None:
@@ -38,22 +38,6 @@ def remove(added: Iterable[str], finders: Iterable[object], *, forget_modules: b
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(roots):
                 del sys.modules[name]
-
-
-def path_file_entries(site: str) -> list[str]:
-    """The directories that the ``.pth`` files of an overlay add to the path."""
-    found: list[str] = []
-    try:
-        names = [name for name in os.listdir(site) if name.endswith(".pth")]
-    except OSError:
-        return found
-    for name in names:
-        with (
-            contextlib.suppress(OSError),  # what can't be read has added nothing
-            open(os.path.join(site, name), encoding="utf-8", errors="replace") as file,
-        ):
-            found += [os.path.abspath(os.path.join(site, line.strip())) for line in file if line.strip()]
-    return found
 
 
 def _comes_from(finder: object, sites: tuple[str, ...]) -> bool:

@@ -94,6 +94,24 @@ def test_an_index_with_another_file_of_that_name(locked: Place, index: Index) ->
     assert set(names(locked)) - {"helper-1.5-py3-none-any.whl"} == set(before)
 
 
+@pytest.mark.parametrize(("is_removed", "code"), [(False, 4), (True, 1)])
+def test_a_file_that_the_index_replaced_or_removed_is_locked_again(
+    locked: Place, index: Index, code: int, *, is_removed: bool
+) -> None:
+    if is_removed:
+        index.remove(index.directory / "tiny" / "tiny-1.0-py3-none-any.whl")
+        index.wheel("tiny", "1.1", entry_points=POINTS)
+    else:
+        index.wheel("tiny", "1.0", modules={"tiny.py": "def register():\n    pass\n"}, entry_points=POINTS)
+    done = locked.run("bundle", check=False)
+    assert done.returncode == code
+    assert "; if its file was removed or replaced there, lock it again: " in done.stderr
+    step = "vllm-plugins lock --upgrade-package tiny"
+    assert done.stderr.rstrip().endswith(step)
+    locked.run(*step.split()[1:])
+    locked.run("bundle")
+
+
 def test_an_index_that_does_not_answer(locked: Place) -> None:
     text = locked.lock_text
     assert "127.0.0.1" in text
