@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -33,19 +34,20 @@ _PACKAGES = "python3,python3-pip,ca-certificates,libnuma1,libgomp1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Podman:
-    """Podman, with all of its files below ``root``."""
+    """Podman, with all of its files below ``root``. What it builds and runs has ``site``, at the same path, read-only."""
 
     root: Path
+    site: Path
 
     @classmethod
-    def create(cls, root: Path) -> Podman:
+    def create(cls, root: Path, site: Path) -> Podman:
         kind = subprocess.run(["stat", "-fc", "%T", root], capture_output=True, text=True, check=True).stdout.strip()
         layers = "overlay" in Path("/proc/filesystems").read_text(encoding="utf-8") and kind != "overlayfs"
         (root / "tmp").mkdir()
         (root / "containers.conf").write_text(_CONTAINERS.format(root=root), encoding="utf-8")
         driver = "overlay" if layers else "vfs"
         (root / "storage.conf").write_text(_STORAGE.format(root=root, driver=driver), encoding="utf-8")
-        return cls(root=root)
+        return cls(root=root, site=site)
 
     def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         env = {
@@ -54,10 +56,11 @@ class Podman:
             "CONTAINERS_STORAGE_CONF": str(self.root / "storage.conf"),
             "TMPDIR": str(self.root / "tmp"),
         }
-        argv = ["podman", "--log-level", "fatal", *map(str, words)]
+        volume = ["--volume", f"{self.site}:{self.site}:ro"] if words[0] in ("build", "run") else []
+        argv = ["podman", "--log-level", "fatal", str(words[0]), *volume, *map(str, words[1:])]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, errors="replace", check=False)
         # A full disk shows as "io: read/write on closed pipe".
-        free = f"{shutil.disk_usage(self.root).free / 1e9:.1f} GB free, an image needs 9"
+        free = f"{shutil.disk_usage(self.root).free / 1e9:.1f} GB free, the images need 3"
         assert not check or done.returncode == 0, f"{argv}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{free}"
         return done
 
@@ -84,21 +87,28 @@ class Podman:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def base(podman: Podman, *, site: Path, model: Path, scratch: Path) -> str:
-    """Debian with Python, vLLM for a CPU from ``site``, and a model in ``/model``; returns the image's tag.
+def base(podman: Podman, *, model: Path, scratch: Path) -> str:
+    """Debian with Python, vLLM for a CPU from the site of podman, and a model in ``/model``; returns the image's tag.
 
     It has this machine's certificates, so that pip reaches the package index from inside. As in vLLM's own image, the
-    manager is not in it.
+    manager is not in it. vLLM's packages are links: two gigabytes would be copied three times, and hashed.
     """
-    tag, tar = "localhost/vllm-base:test", scratch / "root.tar"
+    tag, tar, packages = "localhost/vllm-base:test", scratch / "root.tar", scratch / "packages"
     sources = next(
         path for path in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list") if os.path.exists(path)
     )
+    packages.mkdir()
+    for entry in podman.site.iterdir():
+        # The manager comes with its own image. A server on a CPU works without triton.
+        if "vllm_plugin" not in entry.name and not entry.name.startswith("triton"):
+            (packages / entry.name).symlink_to(entry)
     hooks = [
         'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
         'tar -C /usr/local/share -chf - ca-certificates | tar -C "$1/usr/local/share" -xf -',
         'chroot "$1" update-ca-certificates > /dev/null',
         'printf "[global]\\ncert = /etc/ssl/certs/ca-certificates.crt\\n" > "$1/etc/pip.conf"',
+        f'cp -R {shlex.quote(str(model))} "$1/model"',
+        f'cp -a {shlex.quote(str(packages))}/. "$1/usr/local/lib/{podman.site.parent.name}/dist-packages/"',
     ]
     words: list[Any] = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}"]
     words += [f"--customize-hook={hook}" for hook in hooks]
@@ -106,22 +116,7 @@ def base(podman: Podman, *, site: Path, model: Path, scratch: Path) -> str:
     podman.run(
         "import", "--quiet", "--change", "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "--change", "WORKDIR /vllm-workspace",
-        "--change", 'ENTRYPOINT ["python3","-m","vllm.entrypoints.openai.api_server"]', tar, "localhost/debian:test",
+        "--change", 'ENTRYPOINT ["python3","-m","vllm.entrypoints.openai.api_server"]', tar, tag,
     )  # fmt: skip
     tar.unlink()
-    context = scratch / "context"
-    context.mkdir()
-    shutil.copytree(model, context / "model")
-    target = f"/usr/local/lib/{site.parent.name}/dist-packages"
-    # The manager comes with its own image. A server on a CPU works without triton, which has a third of all bytes.
-    left_out = "--exclude='./*vllm_plugin*' --exclude='./triton*'"
-    (context / "Containerfile").write_text(
-        "FROM localhost/debian:test\nCOPY model /model\n"
-        f"RUN mkdir -p {target} && tar -C /site {left_out} -cf - . | tar -C {target} -xf -\n",
-        encoding="utf-8",
-    )
-    podman.run(
-        "build", "--isolation", "chroot", "--format", "docker", "--pull-never",
-        "--volume", f"{site}:/site:ro", "-f", context / "Containerfile", "-t", tag, context,
-    )  # fmt: skip
     return tag

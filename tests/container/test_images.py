@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import registry
+from tests.vllm.server import IN_ENGINE
 
 from . import images
 
@@ -37,10 +38,12 @@ PRODUCTION = (
 SERVER = (
     "--model", "/model", "--load-format", "dummy", "--enforce-eager", "--max-model-len", "128", "--dtype", "float32",
     "--gpu-memory-utilization", "0.3",
+    *IN_ENGINE,
 )  # fmt: skip
 VARIABLES = (
     "VLLM_CPU_KVCACHE_SPACE=1",
     "HF_HUB_OFFLINE=1",
+    "VLLM_NO_USAGE_STATS=1",
     "SAMPLE_PLUGIN_TOKEN=65",
     "TORCHINDUCTOR_CACHE_DIR=/tmp/t",
 )
@@ -64,12 +67,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The base, the manager's image, and an image with the sample plugin baked in."""
     scratch = tmp_path_factory.mktemp("images")
     (scratch / "podman").mkdir()
-    podman = images.Podman.create(scratch / "podman")
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    podman = images.Podman.create(scratch / "podman", Path(site).resolve())
     try:
         subprocess.run([PYTHON, ROOT / "examples/tiny_model.py", scratch / "model"], check=True)
-        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        site = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-        base = images.base(podman, site=Path(site), model=scratch / "model", scratch=scratch)
+        base = images.base(podman, model=scratch / "model", scratch=scratch)
         plugins = scratch / "plugins"
         shutil.copytree(ROOT / "examples/sample-plugin", plugins / "sample-plugin")
         (plugins / "plugins.yaml").write_text("plugins:\n  - {name: sample, source: local, path: sample-plugin}\n")
@@ -90,13 +93,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def start(world: World, name: str, image: str, *words: str, **env: str) -> float:
     """Start a server and wait for its health check; returns the seconds until then."""
     variables = [word for pair in (*VARIABLES, *(f"{k}={v}" for k, v in env.items())) for word in ("--env", pair)]
+    log = world.podman.root / f"{name}.log"
+    log.unlink(missing_ok=True)  # of a container that had the name before
+    words = ("--log-driver", "k8s-file", "--log-opt", f"path={log}", *words)
     started = time.monotonic()
     world.podman.run("run", "--detach", "--shm-size", "1g", "--name", name, *variables, *words, image, *SERVER)
+    # A health check starts an interpreter in the container: it would take a third of a processor.
+    while "Application startup complete" not in log.read_text(errors="replace"):
+        check_runs(world, name, started)
+        time.sleep(3)
     while world.podman.run("healthcheck", "run", name, check=False).returncode != 0:
-        state = world.podman.run("inspect", "--format", "{{.State.Status}}", name).stdout.strip()
-        assert state == "running" and time.monotonic() - started < 300, logs(world, name)  # noqa: PT018
+        check_runs(world, name, started)
         time.sleep(0.5)
     return time.monotonic() - started
+
+
+def check_runs(world: World, name: str, started: float) -> None:
+    state = world.podman.run("inspect", "--format", "{{.State.Status}}", name).stdout.strip()
+    assert state == "running" and time.monotonic() - started < 300, logs(world, name)  # noqa: PT018
 
 
 def logs(world: World, name: str) -> str:
