@@ -134,7 +134,12 @@ def start(
 
 
 def is_warm(place: Place) -> bool:
-    """Whether processes of vLLM are forks there: an environment of somebody else's does not say what to import before."""
+    """Whether processes of vLLM are forks there: an environment of somebody else's does not say what to import before.
+
+    ``VLLM_FRESH=1`` makes all of them new interpreters, as users have them: ``tox -e vllm-long`` does.
+    """
+    if os.environ.get("VLLM_FRESH"):
+        return False
     return isinstance(place, World) and environment.imported(Path(place.interpreter)).exists()
 
 
