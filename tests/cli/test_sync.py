@@ -206,6 +206,21 @@ def test_two_distributions_that_own_one_file_are_refused(place: Place, index: In
         assert not (place.store / "registry.json").exists()
 
 
+def test_a_licence_next_to_the_packages_of_two_distributions_is_in_the_way_of_neither(
+    place: Place, index: Index
+) -> None:
+    for name in ("one", "two"):
+        index.wheel(name, "1.0", modules={f"{name}.py": "", "LICENSE": f"of {name}\n"})
+    place.pypi("one", "two")
+    place.run("lock")
+    for installer in ("pip", "uv"):
+        done = place.run("sync", "--reinstall", "--installer", installer)
+        line = "Documents that are not installed, as packages have different ones: LICENSE\n"
+        assert done.stderr.count(line) == 1
+        assert sorted(path.name for path in place.site.iterdir() if path.is_file()) == ["one.py", "two.py"]
+        assert place.run("verify").returncode == 0
+
+
 def test_an_edited_file_in_the_installers_cache_is_not_published(locked: Place, tmp_path: Path) -> None:
     locked.run("sync", "--installer", "uv")
     cached = [path for path in (tmp_path / "cache").rglob("tiny/__init__.py") if path.is_file()]

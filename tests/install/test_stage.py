@@ -18,6 +18,7 @@ from tests.kit import stages
 from vllm_plugins.core import bytecode, hashes
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.install import _stage
+from vllm_plugins.install._checks import owners
 from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
@@ -435,6 +436,30 @@ def test_two_owners_of_one_file_must_agree_on_its_content(site: Path) -> None:
     assert error.next_step == (
         "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again"
     )
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "README.md", "pyproject.toml", "CHANGES.RST"])
+def test_a_document_that_several_distributions_have_is_left_out(site: Path, name: str) -> None:
+    stages.install(site, files={name: b"of tiny\n", "same.txt": b""})
+    stages.install(site, "other", files={name: b"of other\n", "same.txt": b"", "own.txt": b""})
+    records = _stage.clean(site)
+    assert owners.shared_documents(records) == [name]
+    left = owners.leave_out(site, records, [name])
+    contents = _stage.check(site, left, {canonicalize_name("tiny"): "1.0", canonicalize_name("other"): "1.0"})
+    _stage.seal(site, contents.owners)
+    assert sorted(path.name for path in site.glob("*.*") if path.suffix == ".txt") == ["own.txt", "same.txt"]
+    assert not (site / name).exists()
+    assert _stage.clean(site) == left
+
+
+@pytest.mark.parametrize(
+    "name", ["shared.py", "shared.abi3.so", "shared.pyc", "tests/LICENSE", "py.typed", "data.json"]
+)
+def test_anything_else_has_one_content(site: Path, name: str) -> None:
+    stages.install(site, files={name: b"a"})
+    stages.install(site, "other", files={name: b"b"})
+    assert owners.shared_documents(_stage.clean(site)) == []
+    assert refused(site, {"tiny": "1.0", "other": "1.0"}).found == "other 1.0 and tiny 1.0"
 
 
 def test_a_plugin_that_requires_both_owners_of_a_file_is_named_once(site: Path) -> None:

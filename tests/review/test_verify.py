@@ -257,9 +257,9 @@ def test_a_file_that_is_not_in_its_wheel_is_found(world: World) -> None:
 
 def test_a_file_that_record_leaves_out_is_missed_from_its_wheel(world: World) -> None:
     locked = world.unpack(wheel())
-    (world.site / "bad.txt").unlink()
-    rewrite_record(world.site, {"bad.txt": None})
-    assert world.verify(package(locked)).problems == ("differs from its wheel: bad.txt",)
+    (world.site / "bad.py").unlink()
+    rewrite_record(world.site, {"bad.py": None})
+    assert world.verify(package(locked)).problems == ("differs from its wheel: bad.py",)
 
 
 DATA = "bad-1.0.data"
@@ -414,6 +414,17 @@ def test_a_file_that_two_distributions_have_is_the_one_in_the_wheel_of_either(wo
     report = world.verify(*packages)
     assert (report.anchored, report.unanchored) == (("bad",), ("zzz",))
     assert report.problems == ("differs from RECORD: bad.py",)
+
+
+def test_a_document_that_was_left_out_is_not_missed_and_a_changed_one_is_found(world: World) -> None:
+    locked = world.unpack(wheel().add("LICENSE", "of bad\n"))
+    assert world.verify(package(locked)).problems == ()
+    (world.site / "LICENSE").write_bytes(b"of another\n")
+    rewrite_record(world.site, {"LICENSE": b"of another\n"})
+    assert world.verify(package(locked)).problems == ("differs from its wheel: LICENSE",)
+    (world.site / "LICENSE").unlink()
+    rewrite_record(world.site, {"LICENSE": None})
+    assert world.verify(package(locked)).problems == ()
 
 
 def test_bytecode_of_a_file_that_two_distributions_have_is_compiled_again(world: World) -> None:

@@ -22,7 +22,7 @@ from vllm_plugins.install import (
     _stage,
 )
 from vllm_plugins.install import _store as stores
-from vllm_plugins.install._checks import load_result, own_changes
+from vllm_plugins.install._checks import load_result, own_changes, owners
 from vllm_plugins.install._job import Job
 from vllm_plugins.packages import metadata, pip_config
 from vllm_plugins.startup import load_errors, overlay
@@ -245,6 +245,10 @@ def _install(job: Job, *, alone: bool) -> Marker:
                 commands = enumeration(left_out, 5)
                 job.reporter.line(f"Commands that are not installed, as vLLM calls none: {commands}")
             records = _stage.clean(site)
+            if shared := owners.shared_documents(records):
+                documents = enumeration(shared, 5)
+                job.reporter.line(f"Documents that are not installed, as packages have different ones: {documents}")
+                records = owners.leave_out(site, records, shared)
             expected = {item.name: item.version for item in requirements}
             contents = _stage.check(site, records, expected, job.lock.plugins_needing)
         with job.reporter.step("Compiling bytecode"):

@@ -14,6 +14,7 @@ import importlib.metadata
 import io
 import itertools
 import json
+import os
 import re
 import zipfile
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,6 @@ from vllm_plugins.documents import versions
 from vllm_plugins.packages import archives, requirement_lines
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
     from email.message import Message
     from pathlib import Path
@@ -44,6 +44,7 @@ __all__ = [
     "from_json",
     "headers",
     "inspect",
+    "is_stray_document",
     "normal_form",
     "parse",
     "parse_record",
@@ -59,6 +60,7 @@ __all__ = [
 INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
+_DOCUMENTS = ("", ".cfg", ".md", ".rst", ".toml", ".txt")  # how their names end
 _NORMAL_HASH = re.compile(r"sha256=[A-Za-z0-9_-]{43}")
 _SIZES = {"sha256": 32, "sha384": 48, "sha512": 64}
 _PLAIN = str.maketrans("-_", "+/")
@@ -225,6 +227,14 @@ def _normal_hash(text: str) -> str:
     except ValueError:
         return text
     return hashes.record_form(digest, algorithm.lower()) if len(digest) == size else text
+
+
+def is_stray_document(path: str) -> bool:
+    """Whether a file of a wheel is no code, and not in a package: ``LICENSE``, ``README.md``, ``pyproject.toml``.
+
+    Some builders put them next to the packages, so that several wheels have one of the same name.
+    """
+    return "/" not in path and os.path.splitext(path)[1].lower() in _DOCUMENTS
 
 
 def format_record(entries: Iterable[RecordEntry]) -> str:

@@ -250,6 +250,8 @@ def _against_wheel(wheel: Path, rows: Mapping[str, str], digests: Mapping[str, s
         recorded |= {path: _record_hash(hashes.sha256(archives.member(archive, path))) for path in bare}
     expected, headers, has_scripts = _installed(recorded, info)
     rewritten = {f"{info}/{name}" for name in ("RECORD", *metadata.INSTALLER_NOTES)}
+    # Left out where another distribution has another document of that name.
+    rewritten |= {path for path in expected.keys() - rows.keys() if metadata.is_stray_document(path)}
     # What RECORD has no hash of is hashed.
     found = {path: row or _record_hash(digests.get(path, "")) for path, row in rows.items()}
     for path, digest in expected.items():

@@ -1,28 +1,51 @@
-"""Which distribution of a stage owns each file."""
+"""Which distribution of a stage owns each file, and what is left out because several have it."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.documents.lock import in_words
+from vllm_plugins.packages import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.packages.metadata import RecordEntry
 
-__all__ = ["BAD_WHEEL", "Owner", "Rows", "of_files", "title"]
+__all__ = ["BAD_WHEEL", "Owner", "Rows", "leave_out", "of_files", "shared_documents", "title"]
 
 BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 
 Rows = tuple["RecordEntry", ...]
 Owner = tuple[str, str]  # .dist-info, and the hash of the file
+
+
+def shared_documents(records: Mapping[Path, Rows]) -> list[str]:
+    """Documents next to packages, such as ``LICENSE``, that several distributions have with different contents."""
+    hashes: dict[str, set[str]] = {}
+    for path, digest, _ in itertools.chain.from_iterable(records.values()):
+        if metadata.is_stray_document(path):
+            hashes.setdefault(path, set()).add(digest)
+    return sorted(path for path, digests in hashes.items() if len(digests) > 1)
+
+
+def leave_out(site: Path, records: Mapping[Path, Rows], paths: Collection[str]) -> dict[Path, Rows]:
+    """Remove files from an installation and from each RECORD. Returns the rows that are left."""
+    left = dict(records)
+    for info, rows in records.items():
+        left[info] = tuple(row for row in rows if row.path not in paths)
+        if left[info] != rows:
+            (info / "RECORD").write_bytes(metadata.format_record(left[info]).encode())
+    for path in paths:
+        (site / path).unlink(missing_ok=True)
+    return left
 
 
 def of_files(records: Mapping[Path, Rows], requirers: Callable[[NormalizedName], Sequence[str]]) -> dict[str, Owner]:
