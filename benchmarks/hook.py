@@ -8,11 +8,13 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from . import world
 from .measure import Case, Row, absolute, difference, take_turns, use
 from .world import START, TINY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.kit.place import Place
 
@@ -23,6 +25,7 @@ __all__ = ["cases"]
 
 GROUP = "hook, up to date"
 _CHECKS = "each start also looks at owners, replaced packages and modules in front of the overlay"
+_ORIGINS = "such a start also looks where the module of each plugin would come from, and came from"
 _MARKER = "the marker grows with each plugin, and is read and checked as a whole"
 _HOOK = f"{START}; from vllm_plugins.startup.hook import general; general()"
 _CALL = f"""\
@@ -59,6 +62,7 @@ def cases(worlds: Worlds) -> list[Case]:
         Case(measure=lambda rounds: _activation(one(), rounds), rounds=30, short=9, guard=0.065),
         Case(measure=lambda rounds: _flat(one(), many(), rounds, flat), rounds=60, short=9, guard=0.4, why=_MARKER),
         Case(measure=lambda rounds: _rolled_back(one(), rounds), rounds=40, short=8, guard=5, why=_CHECKS),
+        Case(measure=lambda rounds: _general(worlds, rounds), rounds=60, short=12, guard=4.5, why=_ORIGINS),
     ]
 
 
@@ -82,6 +86,24 @@ def _whole(place: Place, rounds: int) -> Row:
         goal=2,
         of_bare=0.15,
     )
+
+
+def _general(worlds: Worlds, rounds: int) -> Row:
+    """A plugin that vLLM would load itself costs a start nothing; one of these is loaded and called by it."""
+
+    def install(root: Path) -> Place:
+        root.mkdir()
+        index = worlds.server.index("general")
+        points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+        index.wheel("tiny", entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+        made = world.place(root, index)
+        made.pypi("tiny")
+        made.run("lock", "--resolver", "uv")
+        made.run("sync", "--installer", "uv", "--no-load-check")
+        return made
+
+    row = _whole(worlds.once("general", install), rounds)
+    return replace(row, what="the same with a general plugin, which the hook loads and calls")
 
 
 def _activation(place: Place, rounds: int) -> Row:

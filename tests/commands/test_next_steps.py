@@ -200,7 +200,7 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
-    "{…}; if its file was removed or replaced there, lock it again: {…}": "tests/commands/test_bundle.py::"
+    "{…}; if its file was removed or replaced there, lock it again: {…}": "tests/cli/test_bundle.py::"
     "test_a_file_that_the_index_replaced_or_removed_is_locked_again",
     "name a proxy that begins with http:// in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and `proxy` of pip's configuration, or exclude "
     "the host with NO_PROXY": "tests/packages/test_proxies.py::test_a_host_that_the_next_step_excludes_is_read",
