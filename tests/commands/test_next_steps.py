@@ -136,7 +136,7 @@ RUN = {
     "unlock the keyring, or unset PIP_KEYRING_PROVIDER and UV_KEYRING_PROVIDER": "tests/packages/test_pip_config.py::"
     "test_a_keyring_that_waits_for_somebody_is_an_error",
     "remove the link, then run the command again; to fill a directory elsewhere: vllm-plugins bundle -o DIRECTORY": "tests/"
-    "commands/test_bundle.py::test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory",
+    "cli/test_bundle.py::test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory",
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
