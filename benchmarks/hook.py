@@ -53,7 +53,7 @@ print(took[0] + took[-1])
 
 
 def cases(worlds: Worlds) -> list[Case]:
-    """The whole process with one plugin, with a general one and with 200, what of it is activation, and after a rollback."""
+    """The whole process with one plugin, a general one and 200, what of it is activation, and after a rollback."""
     one = functools.partial(worlds.installed, TINY)
     many = functools.partial(worlds.installed, replace(TINY, plugins=200))
     flat = worlds.size(_start, short=_call)
