@@ -116,7 +116,8 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     # asyncio does so for its own sockets; without, every answer waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(Indexes(Path(sys.argv[1])), lifespan="off", log_level="warning")
+    # A client on a busy machine may come back to a connection after more than the usual 5 seconds.
+    config = uvicorn.Config(Indexes(Path(sys.argv[1])), lifespan="off", log_level="warning", timeout_keep_alive=120)
     print(listener.getsockname()[1], flush=True)
     asyncio.run(uvicorn.Server(config).serve([listener]))
 
