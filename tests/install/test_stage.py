@@ -462,6 +462,13 @@ def test_anything_else_has_one_content(site: Path, name: str) -> None:
     assert refused(site, {"tiny": "1.0", "other": "1.0"}).found == "other 1.0 and tiny 1.0"
 
 
+def test_a_document_with_two_hashes_in_one_record_is_refused(site: Path) -> None:
+    stages.install(site, files={"LICENSE": b"of tiny\n"}, rows=[("LICENSE", stages.digest(b"another\n"), "8")])
+    stages.install(site, "zzz", files={"LICENSE": b"of tiny\n"})
+    assert owners.shared_documents(_stage.clean(site)) == []
+    assert refused(site, {"tiny": "1.0", "zzz": "1.0"}).what == "RECORD of tiny 1.0 has two hashes for one file"
+
+
 def test_a_plugin_that_requires_both_owners_of_a_file_is_named_once(site: Path) -> None:
     stages.install(site, files={"LICENSE": b"one\n"})
     stages.install(site, "other", files={"LICENSE": b"two\n"})
@@ -564,7 +571,7 @@ def test_metadata_without_a_name_is_refused(site: Path) -> None:
 
 @pytest.mark.parametrize("end", ["==", "=x=", "x"])
 def test_a_hash_with_something_after_it_is_another_hash(site: Path, end: str) -> None:
-    """RECORD has base64 without padding (PEP 376); the padding of some tools is no part of the hash."""
+    """RECORD has base64 without padding (PEP 376); some tools add padding to the hash."""
     (site / "more.txt").write_bytes(b"good")
     stages.install(site, rows=[("more.txt", stages.digest(b"good") + end, "4")])
     with pytest.raises(HashMismatch):

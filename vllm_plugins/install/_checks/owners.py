@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
@@ -28,12 +28,18 @@ Owner = tuple[str, str]  # .dist-info, and the hash of the file
 
 
 def shared_documents(records: Mapping[Path, Rows]) -> list[str]:
-    """Documents next to packages, such as ``LICENSE``, that several distributions have with different contents."""
-    hashes: dict[str, set[str]] = {}
-    for path, digest, _ in itertools.chain.from_iterable(records.values()):
-        if metadata.is_stray_document(path):
-            hashes.setdefault(path, set()).add(digest)
-    return sorted(path for path, digests in hashes.items() if len(digests) > 1)
+    """Documents next to packages, such as ``LICENSE``, that several distributions have with different contents.
+
+    One with two hashes in one RECORD is not among them: :func:`of_files` refuses it.
+    """
+    hashes: dict[str, list[str]] = {}
+    doubled: set[str] = set()
+    for rows in records.values():
+        own = [(path, digest) for path, digest, _ in rows if metadata.is_stray_document(path)]
+        doubled |= {path for path, times in Counter(path for path, _ in own).items() if times > 1}
+        for path, digest in own:
+            hashes.setdefault(path, []).append(digest)
+    return sorted(path for path, digests in hashes.items() if len(set(digests)) > 1 and path not in doubled)
 
 
 def leave_out(site: Path, records: Mapping[Path, Rows], paths: Collection[str]) -> dict[Path, Rows]:
