@@ -98,8 +98,7 @@ def _general(worlds: Worlds, rounds: int) -> Row:
         index.wheel("tiny", entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
         made = world.place(root, index)
         made.pypi("tiny")
-        made.run("lock", "--resolver", "uv")
-        made.run("sync", "--installer", "uv", "--no-load-check")
+        world.lock_and_install(made)
         return made
 
     row = _whole(worlds.once("general", install), rounds)
@@ -135,8 +134,7 @@ def _rolled_back(place: Place, rounds: int) -> Row:
     document = json.loads(manifest)
     document["plugins"][0]["name"] = "renamed"
     place.manifest.write_text(json.dumps(document), encoding="utf-8")
-    place.run("lock", "--resolver", "uv")
-    place.run("sync", "--installer", "uv", "--no-load-check")
+    world.lock_and_install(place)
     states = [(place.manifest.read_bytes(), place.lock.read_bytes()), (manifest, newer)]  # as in version control
 
     def switched() -> float:

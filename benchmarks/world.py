@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index, Server
 
-__all__ = ["DISTANCE", "DISTRIBUTIONS", "START", "TINY", "Size", "Worlds", "fill", "heavy", "make", "place", "text"]
+__all__ = [
+    "DISTANCE",
+    "DISTRIBUTIONS",
+    "START",
+    "TINY",
+    "Size",
+    "Worlds",
+    "fill",
+    "heavy",
+    "lock_and_install",
+    "make",
+    "place",
+    "text",
+]
 
 # What vLLM has imported long before it calls plugins, as far as it is the standard library and matters here: all that
 # the hook needs is among it (vLLM 0.32 has 295 modules of the standard library by then).
@@ -80,11 +93,16 @@ class Worlds:
 
         def install(root: Path) -> Place:
             made = make(self.server, root, name, size)
-            made.run("lock", "--resolver", "uv")
-            made.run("sync", "--installer", "uv", "--no-load-check")
+            lock_and_install(made)
             return made
 
         return self.once(name, install)
+
+
+def lock_and_install(place: Place) -> None:
+    """Lock a place and install its plugins, with uv and without a load check."""
+    place.run("lock", "--resolver", "uv")
+    place.run("sync", "--installer", "uv", "--no-load-check")
 
 
 def place(root: Path, index: Index, *, distributions: int = DISTRIBUTIONS) -> Place:

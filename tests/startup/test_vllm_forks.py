@@ -14,7 +14,7 @@ from tests.vllm import environment, warm
 if TYPE_CHECKING:
     from pathlib import Path
 
-# A process, one that it spawns, and one that subprocess starts: each with its parent, and whether json was there before.
+# A process, one that it spawns, and one that subprocess starts: each with its parent, and whether colorsys was there before.
 CODE = """\
 import sys
 before = "colorsys" in sys.modules

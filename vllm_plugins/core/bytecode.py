@@ -52,7 +52,7 @@ def compiled(data: bytes, name: str) -> bytes | None:
 
 
 def write(path: str, data: bytes) -> bool:
-    """Write a bytecode file. False where there is no place for it: its name is taken, or too long.
+    """Write a bytecode file. Returns whether it could be: its name may be taken, or too long.
 
     Python imports such a module without bytecode.
     """

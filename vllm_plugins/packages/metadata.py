@@ -230,7 +230,7 @@ def _normal_hash(text: str) -> str:
 
 
 def is_stray_document(path: str) -> bool:
-    """Whether a file of a wheel is no code, and not in a package: ``LICENSE``, ``README.md``, ``pyproject.toml``.
+    """Whether a file of a wheel is a text next to its packages: ``LICENSE``, ``README.md``, ``pyproject.toml``.
 
     Some builders put them next to the packages, so that several wheels have one of the same name.
     """
